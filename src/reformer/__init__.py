@@ -1,0 +1,38 @@
+"""Reformer models for sequences as long as they come.
+
+Names are imported when they are first used: `import reformer` alone is quick. The first use of a model
+name registers the models with transformers' Auto classes.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reformer.models.configuration import ReformerConfig
+    from reformer.models.modeling import (
+        ReformerForCausalLM,
+        ReformerForMaskedLM,
+        ReformerForQuestionAnswering,
+        ReformerForSequenceClassification,
+        ReformerForTokenClassification,
+        ReformerModel,
+    )
+
+__all__ = [
+    "ReformerConfig",
+    "ReformerForCausalLM",
+    "ReformerForMaskedLM",
+    "ReformerForQuestionAnswering",
+    "ReformerForSequenceClassification",
+    "ReformerForTokenClassification",
+    "ReformerModel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("reformer-torch")
+    if name in __all__:
+        return getattr(import_module("reformer.models.auto"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

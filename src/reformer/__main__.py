@@ -1,0 +1,7 @@
+"""`python -m reformer`."""
+
+import sys
+
+from reformer.cli import main
+
+sys.exit(main())

@@ -1,0 +1,53 @@
+"""What each token id stands for: the one definition that token arrays and tokenizers share.
+
+Nucleotides: the special tokens take ids 0 to 3, ``A C G T N`` 4 to 8 and, where case is kept,
+``a c g t n`` 9 to 13. Bytes: a byte is its own id, 0 to 255, and the special tokens follow at 256 to 259,
+so that text on disk, one byte per token, already holds the tokenizer's ids. Neither size is rounded up.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from reformer.errors import UserError
+
+TokenizerName = Literal["nucleotide", "byte"]
+LowerCase = Literal["fold", "keep"]
+
+SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[EOS]", "[MASK]")
+NUCLEOTIDES = "ACGTN"
+
+
+def vocabulary(name: TokenizerName, lower_case: LowerCase | None) -> dict[str, int]:
+    """Returns token -> id of the tokenizer called `name`.
+
+    Args:
+        name: "nucleotide" or "byte".
+        lower_case: for nucleotides, "fold" (no lower-case tokens) or "keep"; None for bytes.
+
+    Raises:
+        UserError: unknown name or policy.
+    """
+    if check_tokenizer_name(name) == "byte":
+        tokens = [*map(chr, range(256)), *SPECIAL_TOKENS]
+    elif check_lower_case(lower_case) == "fold":
+        tokens = [*SPECIAL_TOKENS, *NUCLEOTIDES]
+    else:
+        tokens = [*SPECIAL_TOKENS, *NUCLEOTIDES, *NUCLEOTIDES.lower()]
+    return {token: token_id for token_id, token in enumerate(tokens)}
+
+
+def check_tokenizer_name(name: str) -> TokenizerName:
+    """Returns `name` if there is such a tokenizer; raises UserError otherwise."""
+    for known in get_args(TokenizerName):
+        if name == known:
+            return known
+    raise UserError(f'tokenizer is {name!r}: expected "nucleotide" or "byte"')
+
+
+def check_lower_case(lower_case: str | None) -> LowerCase:
+    """Returns `lower_case` if it is a policy; raises UserError otherwise."""
+    for policy in get_args(LowerCase):
+        if lower_case == policy:
+            return policy
+    raise UserError(f'lower_case is {lower_case!r}: expected "fold" or "keep"')

@@ -1,0 +1,156 @@
+"""Continuing a prompt with a trained causal model, by sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reformer.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from reformer.models.auto import ReformerForCausalLM
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        max_new_tokens: how many.
+        temperature: divides the logits, above 0.
+        top_k: draw among the k likeliest tokens only; None for all.
+        top_p: draw among the fewest tokens that have this probability together, 0 to 1; None for all.
+        seed: 0 to 2**63 - 1; determines the draws.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of range."""
+        if self.max_new_tokens < 1:
+            raise UserError(f"max-new-tokens is {self.max_new_tokens}: expected at least 1")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise UserError(
+                f"temperature is {self.temperature}: expected a number above 0; "
+                "for the likeliest token every time, use top-k 1"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top-k is {self.top_k}: expected at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f"top-p is {self.top_p}: expected a number above 0 and up to 1")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed is {self.seed}: expected 0 to 2**63 - 1")
+
+
+def read_prompt(prompt: str | None, prompt_file: Path | None) -> str:
+    """The prompt, from one of two sources.
+
+    Raises:
+        UserError: when both or none are given, or the prompt is empty or its file is not UTF-8.
+    """
+    if (prompt is None) == (prompt_file is None):
+        raise UserError("expected one of --prompt and --prompt-file")
+    name = "--prompt" if prompt_file is None else str(prompt_file)
+    if prompt_file is not None:
+        try:
+            prompt = prompt_file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}: not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+            ) from error
+    if not prompt:
+        raise UserError(f"{name}: the prompt is empty; expected at least one token")
+    return prompt
+
+
+def continue_text(
+    model: ReformerForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    sampling: Sampling,
+    *,
+    on_token: Callable[[], None] | None = None,
+) -> str:
+    """Samples a continuation; special tokens are never drawn.
+
+    The draws come from a generator of their own: torch's global random state is left as it was.
+
+    Args:
+        model: the model, in eval mode.
+        tokenizer: the model's.
+        prompt: text; for a nucleotide model letters with white space between, or one FASTA record.
+        sampling: how tokens are drawn.
+        on_token: called after every token.
+
+    Returns:
+        The continuation alone.
+
+    Raises:
+        UserError: for a prompt that has no tokens, or letters outside the model's alphabet.
+    """
+    import torch
+
+    from reformer.data.tokenizers import NucleotideTokenizer
+
+    if isinstance(tokenizer, NucleotideTokenizer):
+        prompt = _nucleotides(prompt)
+    try:
+        input_ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    except UserError as error:
+        raise UserError(f"prompt, {error}") from error
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad():
+        torch.manual_seed(sampling.seed)
+        generate: Any = model.generate  # type: ignore[misc]
+        output = generate(
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=True,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k or 0,
+            top_p=1.0 if sampling.top_p is None else sampling.top_p,
+            suppress_tokens=tokenizer.all_special_ids,
+            use_cache=False,
+            streamer=_Counter(on_token) if on_token else None,
+        )
+    return str(tokenizer.decode(output[0, input_ids.shape[1] :]))
+
+
+def _nucleotides(text: str) -> str:
+    """The letters of a prompt, without white space and without the header line of a FASTA record."""
+    lines = text.split("\n")
+    headers = [line for line in lines if line.startswith(">")]
+    if len(headers) > 1:
+        raise UserError(f"prompt: {len(headers)} FASTA records; expected one")
+    letters = "".join("".join(line.split()) for line in lines if not line.startswith(">"))
+    if not letters:
+        raise UserError("prompt: no letters; expected at least one of A C G T")
+    return letters
+
+
+class _Counter:
+    """A streamer, in transformers' sense, that only counts."""
+
+    def __init__(self, on_token: Callable[[], None]) -> None:
+        self._on_token = on_token
+        self._is_prompt = True
+
+    def put(self, token_ids: torch.Tensor) -> None:
+        """Takes the prompt, then one token at a time."""
+        if not self._is_prompt:
+            self._on_token()
+        self._is_prompt = False
+
+    def end(self) -> None:
+        """Takes the end of the text."""

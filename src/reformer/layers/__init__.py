@@ -1,0 +1,1 @@
+"""Modules on the ops: kinds of attention, feed-forward, positions, the reversible stack."""

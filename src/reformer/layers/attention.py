@@ -1,0 +1,367 @@
+"""Self-attention: one block for all kinds, and the kinds (LSH, local, full)."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from reformer.layers.chunking import chunked
+from reformer.layers.positions import rotate
+from reformer.layers.randomness import derive, dropout, generator
+from reformer.ops import local_attention, lsh_attention, lsh_attention_by_level, lsh_hash
+
+MAX_ATTENTIONS_LENGTH = 2048
+"""Longest input whose attention weights `[B, H, T, T]` are given out."""
+
+_LARGEST_FACTOR = 64  # more buckets than this are hashed in two factors
+
+
+class Attention(nn.Module):
+    """`dense(attention(layer_norm(x)))`, the first branch of a reversible layer.
+
+    Args:
+        kind: which attention.
+        dropout: probability of dropping a feature of the result.
+        layer_norm_eps: added to the variance.
+        chunk_length: tokens whose projections are computed at once.
+    """
+
+    def __init__(self, kind: "SelfAttention", *, dropout: float, layer_norm_eps: float, chunk_length: int):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(kind.hidden_size, eps=layer_norm_eps)
+        self.self_attention = kind
+        self.output = _Output(kind.num_heads * kind.head_size, kind.hidden_size)
+        self.dropout = dropout
+        self.chunk_length = chunk_length
+
+    def forward(self, x: Tensor, seed: int | None, key_padding_mask: Tensor | None = None) -> Tensor:
+        """`[B, T, d]` to `[B, T, d]`.
+
+        Args:
+            x: floating.
+            seed: of rotations and dropout in training; None in evaluation.
+            key_padding_mask: bool `[B, T]`, True where a real token is; real tokens come first.
+        """
+        q, k, v = self._heads(x)
+        mixed = self.self_attention.attend(q, k, v, seed, key_padding_mask)
+        merged = mixed.transpose(1, 2).flatten(2)
+        return chunked(self._project_out, merged, chunk_length=self.chunk_length, seed=seed)[0]
+
+    def weights(self, x: Tensor, seed: int | None, key_padding_mask: Tensor | None = None) -> Tensor:
+        """Attention weights `[B, H, T, T]`, summed over hash rounds.
+
+        They are what the attention makes of unit vectors as values.
+
+        Raises:
+            ValueError: T is above MAX_ATTENTIONS_LENGTH.
+        """
+        B, T, _ = x.shape
+        if T > MAX_ATTENTIONS_LENGTH:
+            raise ValueError(
+                "output_attentions=True makes [B, H, T, T] tensors: T must be at most "
+                f"{MAX_ATTENTIONS_LENGTH}, got {T}"
+            )
+        q, k, _ = self._heads(x)
+        values = torch.eye(T, dtype=q.dtype, device=q.device).expand(B, q.shape[1], T, T)
+        return self.self_attention.attend(q, k, values, seed, key_padding_mask)
+
+    def _heads(self, x: Tensor) -> list[Tensor]:
+        """Queries, keys and values, `[B, H, T, D]` each: views of `[B, T, H * D]`."""
+        projections = chunked(self._project_in, x, chunk_length=self.chunk_length, seed=None)
+        return [p.unflatten(-1, (self.self_attention.num_heads, -1)).transpose(1, 2) for p in projections]
+
+    def _project_in(self, rows: Tensor, seed: int | None) -> tuple[Tensor, ...]:
+        return self.self_attention.project(self.layer_norm(rows))
+
+    def _project_out(self, rows: Tensor, seed: int | None) -> Tensor:
+        return dropout(self.output(rows), self.dropout, seed)
+
+
+class _Output(nn.Module):
+    """A linear layer under the name that checkpoints have for it."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.dense = nn.Linear(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x)
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """What all kinds of attention share.
+
+    `rope_theta` is the base of rotary positions, or None for none. `dropout` is the probability of
+    dropping an attention weight.
+    """
+
+    hidden_size: int
+    num_heads: int
+    head_size: int
+    causal: bool
+    dropout: float
+    rope_theta: float | None = None
+
+
+class SelfAttention(nn.Module):
+    """A kind of attention: how tokens are projected, and how they then attend."""
+
+    def __init__(self, shape: AttentionShape):
+        super().__init__()
+        self.hidden_size, self.num_heads, self.head_size = shape.hidden_size, shape.num_heads, shape.head_size
+        self.shape = shape
+
+    def _linear(self) -> nn.Linear:
+        return nn.Linear(self.hidden_size, self.num_heads * self.head_size, bias=False)
+
+    def _rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        theta = self.shape.rope_theta
+        return (q, k) if theta is None else (rotate(q, theta), rotate(k, theta))
+
+    def _dropout(self, seed: int | None) -> dict[str, float | int]:
+        return {} if seed is None else {"dropout": self.shape.dropout, "dropout_seed": derive(seed, 1)}
+
+    @abstractmethod
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[rows, H * D]` of `[rows, d]`; `q . k` is the score."""
+
+    @abstractmethod
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Attention `[B, H, T, Dv]` of `[B, H, T, D]`; see `Attention.forward`."""
+
+
+class _SeparateProjections(SelfAttention):
+    """Queries, keys and values of their own."""
+
+    def __init__(self, shape: AttentionShape):
+        super().__init__(shape)
+        self.query, self.key, self.value = self._linear(), self._linear(), self._linear()
+
+    @override
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.query(x), self.key(x) / math.sqrt(self.head_size), self.value(x)
+
+
+class LocalSelfAttention(_SeparateProjections):
+    """Chunked sliding window.
+
+    Args:
+        shape: sizes.
+        chunk_length: tokens in a chunk.
+        num_chunks_before: chunks seen backwards.
+        num_chunks_after: chunks seen forwards.
+    """
+
+    def __init__(
+        self, shape: AttentionShape, *, chunk_length: int, num_chunks_before: int, num_chunks_after: int
+    ):
+        super().__init__(shape)
+        self.chunk_length = chunk_length
+        self.num_chunks_before, self.num_chunks_after = num_chunks_before, num_chunks_after
+
+    @override
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        q, k = self._rotate(q, k)
+        return local_attention(
+            q,
+            k,
+            v,
+            chunk_length=self.chunk_length,
+            num_chunks_before=self.num_chunks_before,
+            num_chunks_after=self.num_chunks_after,
+            causal=self.shape.causal,
+            key_padding_mask=key_padding_mask,
+            **self._dropout(seed),  # type: ignore[arg-type]
+        )
+
+
+class FullSelfAttention(_SeparateProjections):
+    """Every token sees every token (causal: every earlier one)."""
+
+    @override
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        q, k = self._rotate(q, k)
+        causal = self.shape.causal
+        if seed is not None and self.shape.dropout:
+            # torch's own dropout cannot be drawn again; one chunk that holds all is full attention.
+            return local_attention(
+                q,
+                k,
+                v,
+                chunk_length=q.shape[2],
+                num_chunks_before=0,
+                causal=causal,
+                key_padding_mask=key_padding_mask,
+                **self._dropout(seed),  # type: ignore[arg-type]
+            )
+        # Real tokens come first, so that causality alone hides the padding from them.
+        mask = None if causal or key_padding_mask is None else key_padding_mask[:, None, None, :]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=1.0)
+
+
+class LSHSelfAttention(SelfAttention):
+    """Shared query-key attention within hash buckets.
+
+    Causal with window "bucket" and no fixed number of buckets, the resolution grows with position:
+    queries from C * 2^j to C * 2^(j+1) are hashed with 2^(j+1) buckets, so that a bucket holds at most C
+    keys on average, as many as the window looks back. Otherwise one hash serves all.
+
+    Args:
+        shape: sizes.
+        window: "bucket" or "chunk".
+        chunk_length: tokens C in a chunk.
+        num_chunks_before: chunks seen backwards.
+        num_chunks_after: chunks seen forwards.
+        num_hashes: hash rounds R.
+        num_buckets: an even number, factors, or None to choose by the number of tokens.
+        max_num_buckets: largest number chosen.
+        hash_seed: of the rotations in evaluation.
+    """
+
+    def __init__(
+        self,
+        shape: AttentionShape,
+        *,
+        window: str,
+        chunk_length: int,
+        num_chunks_before: int,
+        num_chunks_after: int,
+        num_hashes: int,
+        num_buckets: int | Sequence[int] | None,
+        max_num_buckets: int,
+        hash_seed: int,
+    ):
+        super().__init__(shape)
+        self.query_key, self.value = self._linear(), self._linear()
+        self.window = window
+        self.chunk_length = chunk_length
+        self.num_chunks_before, self.num_chunks_after = num_chunks_before, num_chunks_after
+        self.num_hashes = num_hashes
+        self.num_buckets = num_buckets
+        self.max_num_buckets = max_num_buckets
+        self.hash_seed = hash_seed
+
+    @override
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q = self.query_key(x)
+        heads = q.unflatten(-1, (self.num_heads, self.head_size)).to(
+            torch.promote_types(q.dtype, torch.float32)
+        )
+        k = heads * (heads.square().mean(-1, keepdim=True) + 1e-6).rsqrt() / math.sqrt(self.head_size)
+        return q, k.flatten(-2).to(q.dtype), self.value(x)
+
+    @override
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        if self.shape.causal and self.window == "bucket" and self.num_buckets is None:
+            buckets = [
+                self._hash(q[:, :, :end], factors(num_buckets), level, seed, None)
+                for level, (end, num_buckets) in enumerate(self.levels(q.shape[2]))
+            ]
+            q, k = self._rotate(q, k)
+            return lsh_attention_by_level(
+                q,
+                k,
+                v,
+                buckets,
+                chunk_length=self.chunk_length,
+                num_chunks_before=self.num_chunks_before,
+                key_padding_mask=key_padding_mask,
+                **self._dropout(seed),  # type: ignore[arg-type]
+            )
+        bucket_ids = self._buckets(q, seed, key_padding_mask)
+        q, k = self._rotate(q, k)
+        return lsh_attention(
+            q,
+            k,
+            v,
+            bucket_ids,
+            chunk_length=self.chunk_length,
+            num_chunks_before=self.num_chunks_before,
+            num_chunks_after=self.num_chunks_after,
+            window=self.window,  # type: ignore[arg-type]
+            causal=self.shape.causal,
+            key_padding_mask=key_padding_mask,
+            **self._dropout(seed),  # type: ignore[arg-type]
+        )
+
+    def levels(self, length: int) -> list[tuple[int, int]]:
+        """End position and number of buckets of each level of an input of `length` tokens."""
+        levels = []
+        end, num_buckets = self.chunk_length, 1
+        while end < length and 2 * num_buckets <= self.max_num_buckets:
+            levels.append((end, num_buckets))
+            end, num_buckets = 2 * end, 2 * num_buckets
+        return [*levels, (length, num_buckets)]
+
+    def _buckets(self, q: Tensor, seed: int | None, key_padding_mask: Tensor | None) -> Tensor:
+        """Buckets `[B, H, R, T]` where one hash serves all positions.
+
+        A number of buckets that is not given depends on the number of real tokens, so that padding
+        changes nothing: rows with the same number are hashed together.
+        """
+        B, _, T, _ = q.shape
+        if self.num_buckets is not None:
+            given = self.num_buckets
+            given = (given,) if isinstance(given, int) else tuple(given)
+            return self._hash(q, given, 0, seed, key_padding_mask)
+        lengths = [T] * B if key_padding_mask is None else key_padding_mask.sum(-1).tolist()
+        wanted = [self._choose_num_buckets(length) for length in lengths]
+        buckets = torch.empty(B, self.num_heads, self.num_hashes, T, dtype=torch.int64, device=q.device)
+        for num_buckets in sorted(set(wanted)):
+            rows = [b for b in range(B) if wanted[b] == num_buckets]
+            mask = None if key_padding_mask is None else key_padding_mask[rows]
+            buckets[rows] = self._hash(q[rows], factors(num_buckets), 0, seed, mask)
+        return buckets
+
+    def _choose_num_buckets(self, length: int) -> int:
+        """The power of two at or below T / C ("bucket") or 2T / C ("chunk", the paper's choice)."""
+        chunks = length * (2 if self.window == "chunk" else 1) // self.chunk_length
+        return min(1 << (max(1, chunks).bit_length() - 1), self.max_num_buckets)
+
+    def _hash(
+        self, x: Tensor, num_buckets: tuple[int, ...], level: int, seed: int | None, mask: Tensor | None
+    ) -> Tensor:
+        """Hash with rotations drawn from the seed, or in evaluation from `hash_seed`."""
+        if seed is None:
+            seed = self.hash_seed if level == 0 else derive(self.hash_seed, level)
+        else:
+            seed = derive(seed, 2, level)
+        width = 0 if num_buckets == (1,) else sum(num_buckets) // 2
+        size = (self.num_heads, self.head_size, self.num_hashes, width)
+        rotations = torch.randn(size, generator=generator(seed))
+        if self.window == "bucket" and width:
+            rotations = _orthonormal(rotations)
+        return lsh_hash(x, rotations.to(x.device), num_buckets, padding_mask=mask)
+
+
+def _orthonormal(rotations: Tensor) -> Tensor:
+    """Make the columns of `[H, D, R, n]` orthonormal, D at a time.
+
+    Buckets then fill evenly: of independent columns, the longest attract more than their share of keys,
+    and a bucket that is too full is not seen whole (measured by `python -m benchmarks.visibility`).
+    """
+    columns = rotations.double().transpose(1, 2)
+    blocks = [torch.linalg.qr(block).Q for block in columns.split(columns.shape[2], dim=-1)]
+    return torch.cat(blocks, dim=-1).transpose(1, 2).to(rotations.dtype)
+
+
+def factors(num_buckets: int) -> tuple[int, ...]:
+    """Factors of a power of two: one up to 64, above that two as equal as can be."""
+    if num_buckets <= _LARGEST_FACTOR:
+        return (num_buckets,)
+    first = 1 << (num_buckets.bit_length() // 2)
+    return first, num_buckets // first

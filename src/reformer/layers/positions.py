@@ -1,0 +1,100 @@
+"""Where a token stands: axial, learned or rotary positions, at any length."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from reformer.layers.randomness import derive, dropout
+
+
+class AxialPositionEmbeddings(nn.Module):
+    """Position p of a grid is the row embedding of p // columns beside the column embedding of p % columns.
+
+    n0 + n1 vectors serve n0 * n1 positions (Kitaev et al. 2020, appendix; Ho et al. 2019). Any length up
+    to the product is served: the grid is sliced.
+
+    Args:
+        shape: numbers of rows and columns (n0, n1).
+        dims: features of the two embeddings; together the model's.
+        dropout: probability with which a row's or column's feature is dropped, for all its positions.
+    """
+
+    def __init__(self, shape: Sequence[int], dims: Sequence[int], *, dropout: float):
+        super().__init__()
+        (n0, n1), (d0, d1) = shape, dims
+        self.shape = (n0, n1)
+        self.dropout = dropout
+        self.weights = nn.ParameterList(
+            [nn.Parameter(torch.ones(n0, 1, d0)), nn.Parameter(torch.ones(1, n1, d1))]
+        )
+
+    def forward(self, length: int, seed: int | None) -> Tensor:
+        """Embeddings `[length, d]` of the first positions.
+
+        Raises:
+            ValueError: the grid has fewer positions.
+        """
+        n0, n1 = self.shape
+        if length > n0 * n1:
+            raise ValueError(
+                f"{length} positions do not fit axial_pos_shape {self.shape}, which holds {n0 * n1}; "
+                'give it a larger shape, or position_embedding_type "rotary" or "none"'
+            )
+        num_rows = math.ceil(length / n1)
+        rows, columns = self.weights[0][:num_rows], self.weights[1]
+        rows = dropout(rows, self.dropout, None if seed is None else derive(seed, 0))
+        columns = dropout(columns, self.dropout, None if seed is None else derive(seed, 1))
+        grid = torch.cat([rows.expand(-1, n1, -1), columns.expand(num_rows, -1, -1)], dim=-1)
+        return grid.flatten(0, 1)[:length]
+
+
+class LearnedPositionEmbeddings(nn.Module):
+    """A vector for each position.
+
+    Args:
+        max_positions: how many.
+        hidden_size: features d.
+        dropout: probability of dropping a feature.
+    """
+
+    def __init__(self, max_positions: int, hidden_size: int, *, dropout: float):
+        super().__init__()
+        self.embedding = nn.Embedding(max_positions, hidden_size)
+        self.dropout = dropout
+
+    def forward(self, length: int, seed: int | None) -> Tensor:
+        """Embeddings `[length, d]` of the first positions.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if length > self.embedding.num_embeddings:
+            raise ValueError(
+                f"{length} positions are more than max_position_embeddings={self.embedding.num_embeddings}"
+            )
+        return dropout(self.embedding.weight[:length], self.dropout, seed)
+
+
+def rotate(x: Tensor, theta: float) -> Tensor:
+    """Turn pairs of features by angles that grow with position (rotary embeddings: Su et al. 2021).
+
+    Feature i is paired with i + D/2 and turned by `position * theta^(-2i/D)`.
+
+    Args:
+        x: `[B, H, T, D]`, D even.
+        theta: the slowest pair turns once in about 2 pi theta positions.
+
+    Returns:
+        `[B, H, T, D]`.
+    """
+    half = x.shape[-1] // 2
+    frequency = theta ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+    angle = torch.arange(x.shape[-2], device=x.device, dtype=torch.float64)[:, None] * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.split(half, dim=-1)
+    turned = torch.empty_like(x)
+    turned[..., :half] = first * cos - second * sin
+    turned[..., half:] = second * cos + first * sin
+    return turned

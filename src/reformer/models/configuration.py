@@ -1,0 +1,135 @@
+"""What a Reformer is made of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import transformers
+from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
+
+ATTENTION_KINDS = ("lsh", "local", "full")
+POSITION_KINDS = ("axial", "rotary", "learned", "none")
+
+
+@strict
+class ReformerConfig(transformers.ReformerConfig):
+    """Configuration of all Reformer models.
+
+    Fields that transformers' `ReformerConfig` has keep their names and meanings; `attn_layers` may also
+    hold "full". What is ours:
+
+    Args:
+        lsh_window: "bucket" (a query sees keys of its own bucket; causal outputs never depend on later
+            tokens) or "chunk" (the paper's; transformers' checkpoints).
+        position_embedding_type: "axial", "rotary", "learned" or "none"; by default what
+            `axial_pos_embds` says, axial or learned.
+        rope_theta: base of rotary positions.
+        residual: "int32", exact fixed-point streams, or "float32".
+        reversible: rebuild activations in the backward pass; False stores them.
+        max_num_buckets: bound of the number of buckets where `num_buckets` is None.
+        hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
+
+    Raises:
+        ValueError: a field has a value outside its range, or fields do not fit each other.
+    """
+
+    model_type = "reformer-torch"
+
+    num_attention_heads: int = 4
+    lsh_attn_chunk_length: int = 64
+    lsh_num_chunks_before: int = 1
+    lsh_num_chunks_after: int = 0
+    lsh_attention_probs_dropout_prob: float | int = 0.0
+    lsh_window: str = "bucket"
+    position_embedding_type: str | None = None
+    rope_theta: float | int = 10000.0
+    residual: str = "int32"
+    reversible: bool = True
+    max_num_buckets: int = 16384
+    chunk_size_feed_forward: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill in what follows from other fields, and check all."""
+        super().__post_init__(**kwargs)
+        self.attn_layers = list(self.attn_layers)
+        if self.position_embedding_type is None:
+            self.position_embedding_type = "axial" if self.axial_pos_embds else "learned"
+        self._check()
+
+    def _check(self) -> None:
+        _one_of("lsh_window", self.lsh_window, ("bucket", "chunk"))
+        _one_of("position_embedding_type", self.position_embedding_type, POSITION_KINDS)
+        _one_of("residual", self.residual, ("int32", "float32"))
+        if not self.attn_layers:
+            raise ValueError("attn_layers must name at least one layer")
+        for kind in self.attn_layers:
+            _one_of("attn_layers", kind, ATTENTION_KINDS)
+        for name in (
+            *("hidden_size", "feed_forward_size", "num_attention_heads", "attention_head_size", "vocab_size"),
+            *("num_hashes", "lsh_attn_chunk_length", "local_attn_chunk_length", "max_position_embeddings"),
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lsh_num_chunks_before", "lsh_num_chunks_after", "local_num_chunks_before"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in (
+            "hidden_dropout_prob",
+            "lsh_attention_probs_dropout_prob",
+            "local_attention_probs_dropout_prob",
+        ):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("chunk_size_feed_forward", "chunk_size_lm_head"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 (automatic) or positive, got {getattr(self, name)}")
+        if self.classifier_dropout is not None and not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout must be in [0, 1), got {self.classifier_dropout}")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act {self.hidden_act!r} is no activation that transformers knows")
+        if self.rope_theta <= 0:
+            raise ValueError(f"rope_theta must be positive, got {self.rope_theta}")
+        if self.tie_word_embeddings:
+            raise ValueError(
+                "tie_word_embeddings cannot be: the head works on two streams, 2 * hidden_size features"
+            )
+        if self.is_decoder and self.local_num_chunks_after:
+            raise ValueError(
+                "a decoder (is_decoder=True) cannot look forward: local_num_chunks_after must be 0"
+            )
+        if self.is_decoder and self.lsh_num_chunks_after:
+            raise ValueError(
+                "a decoder (is_decoder=True) cannot look forward: lsh_num_chunks_after must be 0"
+            )
+        self._check_buckets()
+        if self.position_embedding_type == "axial" and not len(self.axial_pos_shape) == 2 == len(
+            self.axial_pos_embds_dim
+        ):
+            raise ValueError(
+                "axial_pos_shape and axial_pos_embds_dim must be two numbers each, got "
+                f"{self.axial_pos_shape} and {self.axial_pos_embds_dim}"
+            )
+        if self.position_embedding_type == "axial" and sum(self.axial_pos_embds_dim) != self.hidden_size:
+            raise ValueError(
+                f"axial_pos_embds_dim {tuple(self.axial_pos_embds_dim)} must add up to "
+                f"hidden_size={self.hidden_size}"
+            )
+        if self.position_embedding_type == "rotary" and self.attention_head_size % 2:
+            raise ValueError(
+                f"rotary positions need an even attention_head_size, got {self.attention_head_size}"
+            )
+
+    def _check_buckets(self) -> None:
+        given = self.num_buckets
+        if given is not None:
+            factors = given if isinstance(given, Sequence) else [given]
+            if not factors or any(n < 2 or n % 2 for n in factors):
+                raise ValueError(f"num_buckets must be an even number or a list of even factors, got {given}")
+        bound = self.max_num_buckets
+        if bound < 1 or bound & (bound - 1):
+            raise ValueError(f"max_num_buckets must be a power of two, got {bound}")
+
+
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

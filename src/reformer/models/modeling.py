@@ -1,0 +1,685 @@
+"""The Reformer and its heads, read from top to bottom.
+
+B batch, T tokens, d hidden size. Inside the model the real tokens of each row come first and padding
+behind them, whatever the caller's padding side: positions then count real tokens, and padding changes
+nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import GenerationMixin, PreTrainedModel, initialization
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    CausalLMOutput,
+    MaskedLMOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+from reformer.layers.attention import (
+    Attention,
+    AttentionShape,
+    FullSelfAttention,
+    LocalSelfAttention,
+    LSHSelfAttention,
+    SelfAttention,
+)
+from reformer.layers.chunking import chunked
+from reformer.layers.feed_forward import FeedForward
+from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
+from reformer.layers.randomness import derive, draw_seed, dropout
+from reformer.layers.reversible import ReversibleLayer, ReversibleStack
+from reformer.models.configuration import ReformerConfig
+
+IGNORED = -100
+"""The label of a token that no loss counts."""
+
+
+class ReformerEmbeddings(nn.Module):
+    """Token embeddings plus positions, unless positions are rotary or none."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.dropout = config.hidden_dropout_prob
+        self.position_embeddings: nn.Module | None = None
+        if config.position_embedding_type == "axial":
+            self.position_embeddings = AxialPositionEmbeddings(
+                config.axial_pos_shape, config.axial_pos_embds_dim, dropout=self.dropout
+            )
+        elif config.position_embedding_type == "learned":
+            self.position_embeddings = LearnedPositionEmbeddings(
+                config.max_position_embeddings, config.hidden_size, dropout=self.dropout
+            )
+
+    def forward(self, inputs_embeds: Tensor, seed: int | None) -> Tensor:
+        """`[B, T, d]` token embeddings to `[B, T, d]`."""
+        x = dropout(inputs_embeds, self.dropout, None if seed is None else derive(seed, 0))
+        if self.position_embeddings is None:
+            return x
+        return x + self.position_embeddings(x.shape[1], None if seed is None else derive(seed, 1))
+
+
+class ReformerEncoder(ReversibleStack):
+    """The reversible layers and the normalisation of their two streams."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__(
+            (_layer(config, index) for index in range(len(config.attn_layers))),
+            residual=config.residual,
+            reversible=config.reversible,
+            chunk_length=config.chunk_size_feed_forward or _chunk_length(config.feed_forward_size),
+        )
+        self.layer_norm = nn.LayerNorm(2 * config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, hidden: Tensor, seed: int | None) -> Tensor:
+        """Normalise the two streams side by side, `[..., 2d]`: the model's output."""
+        return dropout(self.layer_norm(hidden), self.dropout, seed)
+
+
+def _layer(config: ReformerConfig, index: int) -> ReversibleLayer:
+    attention = Attention(
+        _self_attention(config, index),
+        dropout=config.hidden_dropout_prob,
+        layer_norm_eps=config.layer_norm_eps,
+        chunk_length=_chunk_length(config.hidden_size),
+    )
+    feed_forward = FeedForward(
+        config.hidden_size,
+        config.feed_forward_size,
+        activation=ACT2FN[config.hidden_act],
+        dropout=config.hidden_dropout_prob,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+    return ReversibleLayer(attention, feed_forward)
+
+
+def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
+    kind = config.attn_layers[index]
+    shape = AttentionShape(
+        config.hidden_size,
+        config.num_attention_heads,
+        config.attention_head_size,
+        causal=config.is_decoder,
+        dropout=config.lsh_attention_probs_dropout_prob
+        if kind == "lsh"
+        else config.local_attention_probs_dropout_prob,
+        rope_theta=config.rope_theta if config.position_embedding_type == "rotary" else None,
+    )
+    if kind == "full":
+        return FullSelfAttention(shape)
+    if kind == "local":
+        return LocalSelfAttention(
+            shape,
+            chunk_length=config.local_attn_chunk_length,
+            num_chunks_before=config.local_num_chunks_before,
+            num_chunks_after=config.local_num_chunks_after,
+        )
+    return LSHSelfAttention(
+        shape,
+        window=config.lsh_window,
+        chunk_length=config.lsh_attn_chunk_length,
+        num_chunks_before=config.lsh_num_chunks_before,
+        num_chunks_after=config.lsh_num_chunks_after,
+        num_hashes=config.num_hashes,
+        num_buckets=config.num_buckets,
+        max_num_buckets=config.max_num_buckets,
+        hash_seed=config.hash_seed or 0,
+    )
+
+
+def _chunk_length(features: int) -> int:
+    """Tokens whose features, in float32, take about 8 MiB: large enough for a GEMM, small beside the rest."""
+    return min(max((1 << 21) // features, 256), 8192)
+
+
+class ReformerPreTrainedModel(PreTrainedModel):
+    """Initialisation, saving and loading."""
+
+    config_class = ReformerConfig
+    config: ReformerConfig
+    base_model_prefix = "reformer"
+    _no_split_modules = ["ReversibleLayer"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.ParameterList):
+            # Of axial positions: transformers passes over modules that have no parameters of their own.
+            for weight in module:
+                initialization.normal_(weight, std=self.config.axial_norm_std)
+        elif isinstance(module, ReformerLMHead):
+            initialization.zeros_(module.bias)
+
+
+@dataclass
+class _Encoded:
+    """What a head works on.
+
+    `hidden` are the two streams side by side `[B, T, 2d]`, not yet normalised; `seed` is that of this
+    forward pass in training.
+    """
+
+    hidden: Tensor
+    seed: int | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+    def head_seed(self) -> int | None:
+        return None if self.seed is None else derive(self.seed, 2)
+
+
+class ReformerModel(ReformerPreTrainedModel):
+    """The Reformer without a head (Kitaev et al. 2020)."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__(config)
+        self.embeddings = ReformerEmbeddings(config)
+        self.encoder = ReformerEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embeddings."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings."""
+        self.embeddings.word_embeddings = value  # type: ignore[assignment]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput | tuple[Any, ...]:
+        """Run the model.
+
+        Args:
+            input_ids: int64 `[B, T]`, any T >= 1.
+            attention_mask: `[B, T]`, 1 or True where a real token is, 0 at padding, on whichever side.
+            inputs_embeds: `[B, T, d]` instead of input_ids.
+            output_hidden_states: also give the second stream before each layer and at the end.
+            output_attentions: also give the attention weights `[B, H, T, T]` of each layer, T <= 2048.
+            return_dict: False for a tuple.
+
+        Returns:
+            `last_hidden_state` `[B, T, 2d]`, `hidden_states` and `attentions`.
+        """
+        encoded = self.encode(
+            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+        )
+        output = BaseModelOutput(
+            last_hidden_state=self.encoder(encoded.hidden, encoded.head_seed()),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self._returned(output, return_dict)
+
+    def encode(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> _Encoded:
+        """Everything but the last normalisation; see `forward`."""
+        mask = _check_inputs(input_ids, attention_mask, inputs_embeds)
+        order = None if mask is None else _real_tokens_first(mask)
+        if inputs_embeds is None:
+            inputs_embeds = self.embeddings.word_embeddings(input_ids)
+        if mask is not None and order is not None:
+            mask, inputs_embeds = mask.gather(1, order), _reordered(inputs_embeds, order)
+        seed = draw_seed() if self.training else None
+        x = self.embeddings(inputs_embeds, seed)
+
+        with_states = _wanted(output_hidden_states, self.config.output_hidden_states)
+        with_weights = _wanted(output_attentions, self.config.output_attentions)
+        weights: list[Tensor] | None = [] if with_weights else None
+        hidden, states = self.encoder.run(
+            x, seed, mask, output_hidden_states=with_states, attention_weights=weights
+        )
+        if order is not None:
+            inverse = order.argsort(dim=1)
+            hidden = _reordered(hidden, inverse)
+            states = [_reordered(state, inverse) for state in states]
+            if weights is not None:
+                weights = [
+                    _reordered(_reordered(w, inverse[:, None]).mT, inverse[:, None]).mT for w in weights
+                ]
+        return _Encoded(
+            hidden, seed, tuple(states) if with_states else None, None if weights is None else tuple(weights)
+        )
+
+    def _returned(self, output: Any, return_dict: bool | None) -> Any:
+        return output if _wanted(return_dict, self.config.return_dict) else output.to_tuple()
+
+
+class ReformerLMHead(nn.Module):
+    """Logits of the two normalised streams."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__()
+        self.decoder = nn.Linear(2 * config.hidden_size, config.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., 2d]` to `[..., vocab]`."""
+        return self.decoder(x) + self.bias
+
+
+class _TokenLoss(nn.Module):
+    """Normalisation, head and cross-entropy of each token: position-wise, so that it can be chunked."""
+
+    def __init__(self, encoder: ReformerEncoder, head: ReformerLMHead):
+        super().__init__()
+        self.norm = encoder.layer_norm
+        self.head = head
+        self.dropout = encoder.dropout
+
+    def forward(self, rows: Tensor, seed: int | None, labels: Tensor) -> Tensor:
+        logits = self.head(dropout(self.norm(rows), self.dropout, seed))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)[:, None]
+
+
+class _LanguageModel(ReformerPreTrainedModel):
+    """What the causal and the masked language model share."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__(config)
+        self.reformer = ReformerModel(config)
+        self.lm_head = ReformerLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The layer that gives logits."""
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the layer that gives logits."""
+        self.lm_head.decoder = new_embeddings
+        vocab_size = new_embeddings.weight.shape[0]
+        bias = self.lm_head.bias.new_zeros(vocab_size)
+        kept = min(vocab_size, len(self.lm_head.bias))
+        bias[:kept] = self.lm_head.bias.data[:kept]
+        self.lm_head.bias = nn.Parameter(bias)
+
+    def _logits(self, encoded: _Encoded, logits_to_keep: int) -> Tensor:
+        hidden = encoded.hidden[:, -logits_to_keep:] if logits_to_keep else encoded.hidden
+        return self.lm_head(self.reformer.encoder(hidden, encoded.head_seed()))
+
+    def _token_losses(self, encoded: _Encoded, labels: Tensor) -> Tensor:
+        """Nats `[B, T]` for labels `[B, T]`, 0 where they are ignored; never makes `[B, T, vocab]`."""
+        _check_labels(labels, encoded.hidden.shape[:2], self.config.vocab_size)
+        return chunked(
+            _TokenLoss(self.reformer.encoder, self.lm_head).forward,
+            encoded.hidden,
+            labels,
+            chunk_length=self.config.chunk_size_lm_head or _chunk_length(self.config.vocab_size),
+            seed=encoded.head_seed(),
+        )[0].squeeze(-1)
+
+
+class ReformerForCausalLM(_LanguageModel, GenerationMixin):
+    """A Reformer that predicts the next token. Needs `is_decoder=True`."""
+
+    def __init__(self, config: ReformerConfig):
+        if not config.is_decoder:
+            raise ValueError("ReformerForCausalLM needs a configuration with is_decoder=True")
+        super().__init__(config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int = 0,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CausalLMOutput | tuple[Any, ...]:
+        """Run the model.
+
+        Args:
+            input_ids: see `ReformerModel.forward` for all that is not said here.
+            attention_mask: `[B, T]`.
+            inputs_embeds: `[B, T, d]`.
+            labels: int64 `[B, T]`, as a rule input_ids: the token at t + 1 is the target of position t.
+                -100 and padding are not counted.
+            logits_to_keep: give the logits of the last positions only; 0 for all.
+            output_hidden_states: also give hidden states.
+            output_attentions: also give attention weights.
+            return_dict: False for a tuple.
+
+        Returns:
+            `loss`, mean nats over the targets; `logits` `[B, T, vocab]`, in training with labels None.
+        """
+        encoded = self.reformer.encode(
+            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+        )
+        loss = None
+        if labels is not None:
+            targets = _next_tokens(labels, attention_mask)
+            loss = self._token_losses(encoded, targets).sum() / (targets != IGNORED).sum().clamp(min=1)
+        logits = None if labels is not None and self.training else self._logits(encoded, logits_to_keep)
+        output = CausalLMOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return self.reformer._returned(output, return_dict)
+
+    @torch.no_grad()
+    def token_losses(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Nats of each token given those before it, in the mode (train or eval) that the model is in.
+
+        Args:
+            input_ids: int64 `[B, T]`, T >= 2.
+            attention_mask: `[B, T]`.
+
+        Returns:
+            float32 `[B, T - 1]`: of tokens 1 to T - 1; 0 at padding.
+        """
+        encoded = self.reformer.encode(input_ids, attention_mask)
+        return self._token_losses(encoded, _next_tokens(input_ids, attention_mask))[:, :-1].float()
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """The whole prefix at each step: there is no decode cache yet."""
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": 1}
+
+
+class ReformerForMaskedLM(_LanguageModel):
+    """A Reformer that fills in masked tokens. Needs `is_decoder=False`."""
+
+    def __init__(self, config: ReformerConfig):
+        _needs_encoder(type(self), config)
+        super().__init__(config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MaskedLMOutput | tuple[Any, ...]:
+        """Run the model; labels int64 `[B, T]` with -100 where no token is to be predicted.
+
+        In training with labels, logits are None. See `ReformerModel.forward`.
+        """
+        encoded = self.reformer.encode(
+            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+        )
+        loss = None
+        if labels is not None:
+            loss = self._token_losses(encoded, labels).sum() / (labels != IGNORED).sum().clamp(min=1)
+        output = MaskedLMOutput(
+            loss=loss,
+            logits=None if labels is not None and self.training else self._logits(encoded, 0),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.reformer._returned(output, return_dict)
+
+
+class ReformerClassificationHead(nn.Module):
+    """Logits of a sequence from one of its tokens."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__()
+        self.dense = nn.Linear(2 * config.hidden_size, config.hidden_size)
+        self.dropout = _classifier_dropout(config)
+        self.out_proj = nn.Linear(config.hidden_size, _num_labels(config))
+
+    def forward(self, x: Tensor, seed: int | None) -> Tensor:
+        """`[B, 2d]` to `[B, labels]`."""
+        x = dropout(x, self.dropout, None if seed is None else derive(seed, 0))
+        x = torch.tanh(self.dense(x))
+        return self.out_proj(dropout(x, self.dropout, None if seed is None else derive(seed, 1)))
+
+
+class ReformerForSequenceClassification(ReformerPreTrainedModel):
+    """A Reformer that labels a sequence, from its first token, or its last real one if causal."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__(config)
+        self.num_labels = _num_labels(config)
+        self.reformer = ReformerModel(config)
+        self.classifier = ReformerClassificationHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Run the model.
+
+        Labels are int64 `[B]` (classes), float `[B]` or `[B, num_labels]` (regression), or float
+        `[B, num_labels]` of 0 and 1 (several labels at once), as `config.problem_type` says; without it
+        the kind is told from `num_labels` and the dtype. See `ReformerModel.forward`.
+        """
+        encoded = self.reformer.encode(
+            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+        )
+        token = self._token(encoded.hidden, attention_mask)
+        seed = encoded.head_seed()
+        pooled = self.reformer.encoder(token, seed)
+        logits = self.classifier(pooled, None if seed is None else derive(seed, 1))
+        output = SequenceClassifierOutput(
+            loss=None if labels is None else _classification_loss(self.config, logits, labels),
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.reformer._returned(output, return_dict)
+
+    def _token(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
+        B, T, _ = hidden.shape
+        rows = torch.arange(B, device=hidden.device)
+        if attention_mask is None:
+            return hidden[:, -1 if self.config.is_decoder else 0]
+        positions = torch.arange(T, device=hidden.device).expand(B, -1)
+        real = attention_mask.bool()
+        if self.config.is_decoder:
+            return hidden[rows, positions.masked_fill(~real, -1).amax(1)]
+        return hidden[rows, positions.masked_fill(~real, T).amin(1).clamp(max=T - 1)]
+
+
+class ReformerForTokenClassification(ReformerPreTrainedModel):
+    """A Reformer that labels every token."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__(config)
+        self.num_labels = _num_labels(config)
+        self.reformer = ReformerModel(config)
+        self.dropout = _classifier_dropout(config)
+        self.classifier = nn.Linear(2 * config.hidden_size, _num_labels(config))
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TokenClassifierOutput | tuple[Any, ...]:
+        """Run the model; labels int64 `[B, T]`, -100 where none counts. See `ReformerModel.forward`."""
+        encoded = self.reformer.encode(
+            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+        )
+        seed = encoded.head_seed()
+        x = self.reformer.encoder(encoded.hidden, seed)
+        logits = self.classifier(dropout(x, self.dropout, None if seed is None else derive(seed, 1)))
+        loss = None
+        if labels is not None:
+            loss = _mean_loss(logits.flatten(0, 1), labels.flatten())
+        output = TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+        return self.reformer._returned(output, return_dict)
+
+
+class ReformerForQuestionAnswering(ReformerPreTrainedModel):
+    """A Reformer that finds where an answer begins and ends."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__(config)
+        self.reformer = ReformerModel(config)
+        self.qa_outputs = nn.Linear(2 * config.hidden_size, 2)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
+        """Run the model; start and end are int64 `[B]`, out of [0, T) where there is no answer.
+
+        See `ReformerModel.forward`.
+        """
+        encoded = self.reformer.encode(
+            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+        )
+        logits = self.qa_outputs(self.reformer.encoder(encoded.hidden, encoded.head_seed()))
+        if attention_mask is not None:
+            logits = logits.masked_fill(~attention_mask.bool()[..., None], torch.finfo(logits.dtype).min)
+        start_logits, end_logits = logits.unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            start_loss = _position_loss(start_logits, start_positions)
+            loss = (start_loss + _position_loss(end_logits, end_positions)) / 2
+        output = QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.reformer._returned(output, return_dict)
+
+
+def _wanted(argument: bool | None, default: bool | None) -> bool:
+    return bool(default if argument is None else argument)
+
+
+def _check_inputs(
+    input_ids: Tensor | None, attention_mask: Tensor | None, inputs_embeds: Tensor | None
+) -> Tensor | None:
+    """Check the shapes; the mask as bool `[B, T]`, or None if nothing is padding."""
+    if input_ids is not None and inputs_embeds is None:
+        shape, wanted = list(input_ids.shape), "input_ids must be [B, T]"
+        fits = len(shape) == 2
+    elif inputs_embeds is not None and input_ids is None:
+        shape, wanted = list(inputs_embeds.shape), "inputs_embeds must be [B, T, d]"
+        fits = len(shape) == 3
+    else:
+        raise ValueError("give either input_ids or inputs_embeds")
+    if not fits or shape[1] < 1:
+        raise ValueError(f"{wanted} with T >= 1, got {shape}")
+    if attention_mask is None:
+        return None
+    if list(attention_mask.shape) != shape[:2]:
+        raise ValueError(f"attention_mask must be {shape[:2]}, got {list(attention_mask.shape)}")
+    mask = attention_mask.bool()
+    return None if mask.all() else mask
+
+
+def _real_tokens_first(mask: Tensor) -> Tensor | None:
+    """The order `[B, T]` that puts real tokens first in each row, or None if they are."""
+    if bool((mask[:, 1:] <= mask[:, :-1]).all()):
+        return None
+    return (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+
+
+def _reordered(x: Tensor, order: Tensor) -> Tensor:
+    """Take the last but one dimension in the order given."""
+    return x.gather(-2, order[..., None].expand(*x.shape[:-1], x.shape[-1]))
+
+
+def _next_tokens(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The target of each position: the real token after it, or -100."""
+    if attention_mask is not None:
+        labels = labels.masked_fill(~attention_mask.bool(), IGNORED)
+    targets = torch.full_like(labels, IGNORED)
+    targets[:, :-1] = labels[:, 1:]
+    if attention_mask is not None:
+        targets = targets.masked_fill(~attention_mask.bool(), IGNORED)
+    return targets
+
+
+def _check_labels(labels: Tensor, shape: torch.Size, vocab_size: int) -> None:
+    if labels.shape != shape:
+        raise ValueError(f"labels must be {list(shape)}, got {list(labels.shape)}")
+    outside = (labels != IGNORED) & ((labels < 0) | (labels >= vocab_size))
+    if outside.any():
+        raise ValueError(f"labels must be -100 or in [0, {vocab_size}), got {int(labels[outside][0])}")
+
+
+def _needs_encoder(model: type, config: ReformerConfig) -> None:
+    if config.is_decoder:
+        raise ValueError(f"{model.__name__} needs a configuration with is_decoder=False")
+
+
+def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean nats over the labels `[N]` that are not -100, and 0 if all are."""
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return losses / (labels != IGNORED).sum().clamp(min=1)
+
+
+def _position_loss(logits: Tensor, positions: Tensor) -> Tensor:
+    """Cross-entropy over the positions of a sequence; one outside of it is ignored."""
+    outside = (positions < 0) | (positions >= logits.shape[1])
+    return _mean_loss(logits, positions.masked_fill(outside, IGNORED))
+
+
+def _num_labels(config: ReformerConfig) -> int:
+    return config.num_labels or 2
+
+
+def _classifier_dropout(config: ReformerConfig) -> float:
+    return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+
+
+def _classification_loss(config: ReformerConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    problem = config.problem_type
+    if problem is None:
+        if config.num_labels == 1:
+            problem = "regression"
+        else:
+            problem = (
+                "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+            )
+    logits = logits.float()
+    if problem == "regression":
+        return F.mse_loss(logits, labels.float().view_as(logits))
+    if problem == "single_label_classification":
+        return F.cross_entropy(logits.view(-1, _num_labels(config)), labels.view(-1))
+    return F.binary_cross_entropy_with_logits(logits, labels.float())

@@ -1,0 +1,97 @@
+"""The batches of a run: each is determined by the seed and its number, so a resumed run just goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from reformer.data.windows import WindowSampler
+
+if TYPE_CHECKING:
+    from reformer.data.tokens import TokenArray
+    from reformer.training.recipe import Stage
+
+
+class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
+    """Item i is the whole batch of forward pass i, counted over all stages, steps and processes.
+
+    A stage of length L has random windows of L tokens. A stage of length "full" has whole records, drawn in
+    proportion to their lengths; records of one token, which predict nothing, are left out.
+
+    Args:
+        array: the training data.
+        stages: lengths, steps and batch sizes, in order.
+        seed: determines the windows.
+        items_per_step: forward passes per optimizer step: gradient accumulation times processes.
+
+    Raises:
+        UserError: when no record is as long as a stage's windows.
+    """
+
+    def __init__(self, array: TokenArray, stages: Sequence[Stage], seed: int, items_per_step: int) -> None:
+        self._array = array
+        self._stages = list(stages)
+        self._samplers = [
+            WindowSampler(array, 2 if stage.length == "full" else stage.length, seed) for stage in stages
+        ]
+        num_items = [stage.steps * items_per_step for stage in stages]
+        num_windows = [items * stage.batch_size for items, stage in zip(num_items, stages, strict=True)]
+        self._first_items = np.cumsum([0, *num_items])
+        self._first_windows = np.cumsum([0, *num_windows])
+        self._items_per_step = items_per_step
+        self._tokens_up_to_step = np.cumsum(self._tokens_of_steps())
+
+    def __len__(self) -> int:
+        return int(self._first_items[-1])
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """Returns `input_ids` and `labels`, both int64 [batch, length]; the model shifts the labels."""
+        input_ids = torch.from_numpy(np.stack(self._windows(index)).astype(np.int64))
+        return {"input_ids": input_ids, "labels": input_ids}
+
+    def num_tokens(self, step: int) -> int:
+        """Tokens in the first `step` optimizer steps, of all processes."""
+        return int(self._tokens_up_to_step[step - 1]) if step > 0 else 0
+
+    def length(self, step: int) -> int:
+        """Tokens per sequence in optimizer step `step`, counted from 1 (of its first batch)."""
+        return len(self._windows((step - 1) * self._items_per_step)[0])
+
+    def _windows(self, index: int) -> list[npt.NDArray[np.uint8]]:
+        """The sequences of item `index`, views of the mapped array."""
+        stage = int(np.searchsorted(self._first_items, index, side="right")) - 1
+        sampler, batch_size = self._samplers[stage], self._stages[stage].batch_size
+        first = int(self._first_windows[stage] + (index - self._first_items[stage]) * batch_size)
+        if self._stages[stage].length == "full":
+            return [self._record_at(sampler.start(window)) for window in range(first, first + batch_size)]
+        return [sampler.window(window) for window in range(first, first + batch_size)]
+
+    def _record_at(self, position: int) -> npt.NDArray[np.uint8]:
+        """The record that a token of the array belongs to."""
+        records = self._array.records
+        record = int(np.searchsorted(records.starts, position, side="right")) - 1
+        return self._array.window(int(records.starts[record]), int(records.lengths[record]))
+
+    def _tokens_of_steps(self) -> npt.NDArray[np.int64]:
+        """Tokens of every optimizer step, all processes."""
+        tokens = []
+        for stage, first_item in zip(self._stages, self._first_items, strict=False):
+            if stage.length == "full" and len(self._array.records) > 1:
+                items = range(int(first_item), int(first_item) + stage.steps * self._items_per_step)
+                lengths = [sum(map(len, self._windows(item))) for item in items]
+                tokens.append(np.reshape(lengths, (stage.steps, self._items_per_step)).sum(axis=1))
+            else:
+                length = len(self._array) if stage.length == "full" else stage.length
+                tokens.append(np.full(stage.steps, length * stage.batch_size * self._items_per_step))
+        return np.concatenate(tokens)
+
+
+def unwrap_batch(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The collator of a data loader whose items are whole batches: it is handed one of them."""
+    (batch,) = items
+    return batch

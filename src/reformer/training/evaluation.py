@@ -1,0 +1,195 @@
+"""How many bits a model needs per token of data it has not seen: overall, by record and by position.
+
+A sequence is cut into windows that cover it without overlap. The first token of a window is given and not
+counted; every other one is predicted from those before it in the window. Bits per token counts them all; bits
+per base, for nucleotides, counts only those that are A, C, G or T (in either case, where case is kept): a
+target N, which also stands for the other IUPAC letters, is left out. N still stands in the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reformer.data.windows import EvaluationWindow, evaluation_windows
+from reformer.errors import UserError
+from reformer.training.metrics import NATS_PER_BIT
+
+if TYPE_CHECKING:
+    from reformer.data.tokens import TokenArray
+
+Sums = npt.NDArray[np.float64]
+Reduce = Callable[[Sums], Sums]
+
+_TOKENS_PER_BATCH = 2**15
+_NATS, _TOKENS, _BASE_NATS, _BASES = range(4)
+
+
+@dataclass(frozen=True)
+class Bits:
+    """A mean over predicted tokens.
+
+    Attributes:
+        num_tokens: predicted tokens.
+        bits_per_token: mean over all of them.
+        num_bases: those that are A, C, G or T; 0 for text.
+        bits_per_base: mean over these; None where there are none.
+    """
+
+    num_tokens: int
+    bits_per_token: float
+    num_bases: int
+    bits_per_base: float | None
+
+    @classmethod
+    def of(cls, sums: Sums) -> Bits:
+        """The means of sums of nats and counts."""
+        bases = int(sums[_BASES])
+        return cls(
+            num_tokens=int(sums[_TOKENS]),
+            bits_per_token=float(sums[_NATS] / sums[_TOKENS] / NATS_PER_BIT),
+            num_bases=bases,
+            bits_per_base=float(sums[_BASE_NATS] / bases / NATS_PER_BIT) if bases else None,
+        )
+
+
+@dataclass(frozen=True)
+class BitsReport:
+    """Bits per token of a model on a token array.
+
+    Attributes:
+        total: over all predicted tokens.
+        by_record: by the record's name, for records with a predicted token.
+        by_position: by an exclusive upper bound on how many tokens of the window stand before the predicted
+            one: the bound n has those with n/2 to n - 1 tokens before them.
+    """
+
+    total: Bits
+    by_record: dict[str, Bits]
+    by_position: dict[int, Bits]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            **vars(self.total),
+            "by_position": [{"below": bound, **vars(bits)} for bound, bits in self.by_position.items()],
+            "by_record": [{"record": name, **vars(bits)} for name, bits in self.by_record.items()],
+        }
+
+
+def evaluate_bits(
+    model: Any,
+    array: TokenArray,
+    length: int | None = None,
+    *,
+    on_progress: Callable[[int], None] | None = None,
+    process: tuple[int, int] = (0, 1),
+    reduce: Reduce | None = None,
+) -> BitsReport:
+    """Measures the bits per token of a causal model in eval mode, without gradients.
+
+    Args:
+        model: a `ReformerForCausalLM`; put into eval mode and back into the mode it was in.
+        array: the data.
+        length: tokens per window, at least 3; None for whole records.
+        on_progress: called with the number of tokens that have been read since the last call.
+        process: (index, number) of this process among those that share the windows.
+        reduce: adds up the sums of all processes.
+
+    Raises:
+        UserError: when nothing is predicted (all records have one token), `length` is too small, or the
+            model gives a loss that is not finite.
+    """
+    longest = int(array.records.lengths.max())
+    windows = list(evaluation_windows(array, max(3, longest) if length is None else length))
+    if not windows:
+        raise UserError(f"{array.folder}: every record has one token: nothing to predict")
+    names = list(dict.fromkeys(window.record for window in windows))
+    row_of = {name: row for row, name in enumerate(names)}
+    sums = np.zeros((len(names), longest.bit_length() + 1, 4))
+    is_base = _base_table(array)
+    index, number = process
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in _batches(windows[index::number]):
+            targets = np.stack([array.window(window.start, window.length) for window in batch])
+            nats = _token_losses(model, targets)
+            _check_finite(nats, batch, array)
+            for window, row_nats, row_ids in zip(batch, nats, targets, strict=True):
+                sums[row_of[window.record]] += _sums_by_position(
+                    row_nats, is_base[row_ids[1:]], sums.shape[1]
+                )
+            if on_progress is not None:
+                on_progress(targets.size)
+    finally:
+        model.train(was_training)
+    return _report(names, sums if reduce is None else reduce(sums))
+
+
+def num_evaluated_tokens(array: TokenArray) -> int:
+    """Tokens that `evaluate_bits` reads: those of all records with more than one."""
+    lengths = array.records.lengths
+    return int(lengths[lengths > 1].sum())
+
+
+def _batches(windows: list[EvaluationWindow]) -> Iterator[list[EvaluationWindow]]:
+    """Neighbouring windows of one length, as many as make a batch of moderate size."""
+    batch: list[EvaluationWindow] = []
+    for window in windows:
+        if batch and (
+            window.length != batch[0].length or (len(batch) + 1) * window.length > _TOKENS_PER_BATCH
+        ):
+            yield batch
+            batch = []
+        batch.append(window)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def _token_losses(model: Any, token_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Nats of tokens 1, 2, ... of every row, [batch, length - 1]."""
+    input_ids = torch.from_numpy(token_ids.astype(np.int64)).to(model.device)
+    return model.token_losses(input_ids=input_ids).double().cpu().numpy()
+
+
+def _check_finite(nats: npt.NDArray[np.float64], batch: list[EvaluationWindow], array: TokenArray) -> None:
+    if not np.isfinite(nats).all():
+        record = batch[int(np.argmin(np.isfinite(nats).all(axis=1)))].record
+        raise UserError(f"{array.folder}: the model's loss on record {record!r} is not finite")
+
+
+def _sums_by_position(nats: npt.NDArray[np.float64], is_base: npt.NDArray[np.bool_], num_bins: int) -> Sums:
+    """Sums of nats and counts, [bin, 4]; bin b: tokens with 2**(b-1) to 2**b - 1 tokens before them."""
+    bins = np.frexp(np.arange(1, len(nats) + 1))[1]
+    weights = (nats, np.ones(len(nats)), nats * is_base, is_base)
+    return np.stack([np.bincount(bins, weight, num_bins) for weight in weights], axis=1)
+
+
+def _base_table(array: TokenArray) -> npt.NDArray[np.bool_]:
+    """Which of 256 token ids are bases."""
+    table = np.zeros(256, dtype=np.bool_)
+    if array.tokenizer_name == "nucleotide":
+        table[
+            [
+                token_id
+                for token, token_id in array.vocabulary.items()
+                if token.upper() in ("A", "C", "G", "T")
+            ]
+        ] = True
+    return table
+
+
+def _report(names: list[str], sums: Sums) -> BitsReport:
+    by_record, by_position = sums.sum(axis=1), sums.sum(axis=0)
+    return BitsReport(
+        total=Bits.of(sums.sum(axis=(0, 1))),
+        by_record={name: Bits.of(row) for name, row in zip(names, by_record, strict=True)},
+        by_position={2**b: Bits.of(row) for b, row in enumerate(by_position) if row[_TOKENS]},
+    )

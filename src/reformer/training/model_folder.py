@@ -1,0 +1,144 @@
+"""Loads a trained model from its folder; says in one line what is wrong with a folder that is not whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reformer.errors import UserError
+from reformer.training.json_file import read_json
+from reformer.training.safetensors_header import TensorEntry, read_safetensors_header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from reformer.models.auto import ReformerForCausalLM
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+_TOKENIZER_FILE = "tokenizer_config.json"
+
+
+def find_model_folder(path: Path) -> Path:
+    """The model's own folder: `path` itself, or `model` in it where `path` is a run folder.
+
+    Raises:
+        UserError: when there is no model.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such folder; expected a model, a checkpoint or a run folder")
+    if not path.is_dir():
+        raise UserError(f"{path}: a file; expected the folder of a model, a checkpoint or a run")
+    for folder in (path, path / "model"):
+        if (folder / CONFIG_FILE).exists():
+            return folder
+    if (path / WEIGHTS_FILE).exists():
+        raise UserError(f"{path}: {CONFIG_FILE} is missing")
+    raise UserError(f"{path}: no model here; expected {CONFIG_FILE} and {WEIGHTS_FILE}, or a finished run")
+
+
+def read_model_config(folder: Path) -> dict[str, Any]:
+    """The values of `config.json`.
+
+    Raises:
+        UserError: when it is damaged.
+    """
+    return read_json(folder / CONFIG_FILE)
+
+
+def read_model_header(folder: Path) -> dict[str, TensorEntry]:
+    """The tensors of `model.safetensors`, without loading them.
+
+    Raises:
+        UserError: when the file is missing or damaged.
+    """
+    file = folder / WEIGHTS_FILE
+    if not file.exists():
+        raise UserError(f"{file}: missing")
+    return read_safetensors_header(file)
+
+
+def load_model(path: Path, device: str = "auto") -> tuple[ReformerForCausalLM, PreTrainedTokenizerBase]:
+    """Loads a causal model in eval mode, with its tokenizer.
+
+    Args:
+        path: a model, a checkpoint or a run folder.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+
+    Raises:
+        UserError: for a missing, damaged or foreign file, a weight that is not finite, a tokenizer that does
+            not fit the model, and a device that is not there.
+    """
+    from transformers.utils import logging
+
+    from reformer.models.auto import ReformerConfig, ReformerForCausalLM
+
+    folder = find_model_folder(path)
+    torch_device = resolve_device(device)
+    config = read_model_config(folder)
+    if config.get("model_type") != ReformerConfig.model_type:
+        raise UserError(
+            f"{folder / CONFIG_FILE}: expected model_type {ReformerConfig.model_type!r}, "
+            f"got {config.get('model_type')!r}"
+        )
+    read_model_header(folder)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        loaded: Any = ReformerForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    model: ReformerForCausalLM = loaded[0]
+    for problem in ("missing_keys", "unexpected_keys"):
+        if names := sorted(loaded[1][problem]):
+            kind = problem.removesuffix("_keys")
+            raise UserError(
+                f"{folder / WEIGHTS_FILE}: {len(names)} {kind} tensor(s), the first is {names[0]}"
+            )
+    _check_finite(model, folder)
+    tokenizer = _load_tokenizer(folder)
+    if len(tokenizer) != model.config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}"
+        )
+    model.to(torch_device)  # type: ignore[arg-type]
+    return model.eval(), tokenizer
+
+
+def resolve_device(device: str) -> str:
+    """Returns "cpu" or "cuda".
+
+    Raises:
+        UserError: for another name, or "cuda" where there is none.
+    """
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device {device!r}: expected auto, cpu or cuda")
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UserError("device 'cuda': torch finds no GPU on this machine")
+    return "cuda" if has_gpu and device != "cpu" else "cpu"
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from reformer.data.tokenizers import ByteTokenizer, NucleotideTokenizer
+
+    name = read_json(folder / _TOKENIZER_FILE).get("tokenizer_class")
+    for tokenizer in (ByteTokenizer, NucleotideTokenizer):
+        if tokenizer.__name__ == name:
+            return tokenizer.from_pretrained(folder, local_files_only=True)
+    raise UserError(
+        f"{folder / _TOKENIZER_FILE}: expected tokenizer_class ByteTokenizer or NucleotideTokenizer, "
+        f"got {name!r}"
+    )
+
+
+def _check_finite(model: ReformerForCausalLM, folder: Path) -> None:
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"{folder / WEIGHTS_FILE}: {name} has values that are not finite (NaN or infinite)"
+            )

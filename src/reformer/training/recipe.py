@@ -1,0 +1,260 @@
+"""What a training run is: a recipe with sections data, model and training, checked before work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
+
+from reformer.errors import UserError
+from reformer.training.recipe_errors import first_error, short
+from reformer.training.recipe_file import RecipeFile, read_recipe_file
+
+FilePath = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+CHANGEABLE_ON_RESUME = frozenset(
+    {
+        "output_dir",
+        "data.eval",
+        "data.cache_dir",
+        "training.eval_every",
+        "training.eval_length",
+        "training.save_every",
+        "training.keep_checkpoints",
+        "training.device",
+    }
+)
+"""The keys that change no step of the training, so that a run may be resumed with other values of them."""
+
+_NOT_IN_RECIPE = frozenset({"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "is_decoder"})
+"""Fields of the configuration that the tokenizer and the task determine."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class DataSection(_Section):
+    """Where the sequences are.
+
+    Attributes:
+        train: files to train on, relative to the folder that the command runs in.
+        eval: held-out files, by the name that reports call them.
+        format: "fasta" (nucleotides, one token a base) or "text" (one token a byte); "auto" tells by content.
+        lower_case: what lower-case bases become, "fold" (upper case) or "keep" (tokens of their own).
+        cache_dir: where the token arrays are kept between runs; the user's cache folder by default.
+    """
+
+    train: Annotated[list[FilePath], Field(min_length=1)]
+    eval: dict[str, Annotated[list[FilePath], Field(min_length=1)]] = {}
+    format: Literal["auto", "fasta", "text"] = "auto"
+    lower_case: Literal["fold", "keep"] = "fold"
+    cache_dir: FilePath | None = None
+
+
+class Stage(_Section):
+    """A stretch of training at one sequence length.
+
+    Attributes:
+        length: tokens per sequence, or "full" for the whole training data as one sequence.
+        steps: optimizer steps.
+        batch_size: sequences per forward pass and process.
+    """
+
+    length: Annotated[int, Field(ge=2)] | Literal["full"]
+    steps: Count
+    batch_size: Count = 1
+
+    @model_validator(mode="after")
+    def _one_whole_record(self) -> Stage:
+        if self.length == "full" and self.batch_size != 1:
+            raise ValueError("batch_size 1 where length is full")
+        return self
+
+
+class TrainingSection(_Section):
+    """How the model is trained.
+
+    Attributes:
+        seed: determines the weights at the start, the windows, the dropout and the hash rotations.
+        lengths: the stages of the sequence length, in order.
+        gradient_accumulation: forward passes per optimizer step.
+        learning_rate: the peak of the schedule.
+        schedule: what follows the warm-up: "constant", "linear" or "cosine", the latter two down to 0.
+        warmup_steps: steps in which the learning rate rises from 0.
+        weight_decay: AdamW's, on matrices only.
+        clip_grad_norm: largest norm of the gradient; 0 for no clipping.
+        bf16: run matrix products in bfloat16 (autocast).
+        eval_every: steps between evaluations; one more follows the last step.
+        eval_length: tokens per window of an evaluation, or "full"; that of the last stage by default.
+        save_every: steps between checkpoints; one more follows the last step.
+        keep_checkpoints: how many of the latest checkpoints to keep; the best one is kept besides.
+        device: "auto" (a GPU where there is one), "cpu" or "cuda"; `torchrun` uses one GPU a process.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    lengths: Annotated[list[Stage], Field(min_length=1)]
+    gradient_accumulation: Count = 1
+    learning_rate: Positive = 1e-3
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: NonNegative = 0.0
+    clip_grad_norm: NonNegative = 1.0
+    bf16: bool = False
+    eval_every: Count = 100
+    eval_length: Annotated[int, Field(ge=3)] | Literal["full"] | None = None
+    save_every: Count = 100
+    keep_checkpoints: Count = 2
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(stage.steps for stage in self.lengths)
+
+
+class Recipe(_Section):
+    """A checked recipe.
+
+    Attributes:
+        data: where the sequences are.
+        model: fields of `ReformerConfig`; what the tokenizer and the task determine is left out.
+        training: how the model is trained.
+        output_dir: the run folder.
+    """
+
+    data: DataSection
+    model: dict[str, Any] = {}
+    training: TrainingSection
+    output_dir: FilePath
+
+    _file: RecipeFile = PrivateAttr()
+
+    def error(self, key: str, message: str) -> UserError:
+        """An error about a dotted key, which names the file and the line where it was written."""
+        path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+        return self._file.error(path, f"{key}: {message}")
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `dotted.key=value` strings laid over the file.
+
+    Returns:
+        The recipe, its paths absolute and every field of the model filled in.
+
+    Raises:
+        UserError: one line with the place and what was expected there.
+        OSError: when the file cannot be read.
+    """
+    recipe = load_sections(path, overrides)
+    recipe.model = _checked_model_fields(recipe._file, recipe.model)
+    recipe.output_dir = _absolute(recipe.output_dir)
+    recipe.data.train = [_absolute(name) for name in recipe.data.train]
+    recipe.data.eval = {name: [_absolute(file) for file in files] for name, files in recipe.data.eval.items()}
+    if recipe.data.cache_dir is not None:
+        recipe.data.cache_dir = _absolute(recipe.data.cache_dir)
+    return recipe
+
+
+def load_sections(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe as it stands: its paths are not made absolute, its model section is not checked.
+
+    That needs no transformers. Arguments and errors are those of `load_recipe`.
+    """
+    file = read_recipe_file(path, overrides)
+    try:
+        recipe = Recipe.model_validate(file.values)
+    except ValidationError as error:
+        raise first_error(file, (), file.values, error.errors(), _recipe_keys()) from error
+    recipe._file = file
+    for name in recipe.data.eval:
+        if not name.strip() or not name.isprintable() or "/" in name:
+            message = f"data.eval: expected a printable name without /, got {name!r}"
+            raise file.error(("data", "eval", name), message)
+    return recipe
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML that reproduces the run by itself."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def check_resumable(recipe: Recipe, earlier: Recipe) -> None:
+    """Raises UserError if a recipe differs from a run's earlier one in a key that changes the training."""
+    now, before = _flat(recipe.model_dump(mode="json")), _flat(earlier.model_dump(mode="json"))
+    for key in now | before:
+        if now.get(key) != before.get(key) and key not in CHANGEABLE_ON_RESUME:
+            raise recipe.error(
+                key, f"{short(now.get(key))}, but the run to resume began with {short(before.get(key))}"
+            )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of the sections, by dotted key."""
+    flat: dict[str, Any] = {}
+    for section, content in values.items():
+        if isinstance(content, dict):
+            flat |= {f"{section}.{key}": value for key, value in content.items()}
+        else:
+            flat[section] = content
+    return flat
+
+
+def _absolute(name: str) -> str:
+    return os.path.abspath(os.path.expanduser(name))
+
+
+def _model_fields() -> dict[str, Any]:
+    """Name -> type of the fields of `ReformerConfig` that a recipe may set."""
+    import inspect
+
+    from transformers import PreTrainedConfig
+
+    from reformer.models.auto import ReformerConfig
+
+    classes = ReformerConfig.__mro__[: ReformerConfig.__mro__.index(PreTrainedConfig)]
+    fields: dict[str, Any] = {}
+    for config_class in reversed(classes):
+        fields |= inspect.get_annotations(config_class, eval_str=True)
+    return {name: kind for name, kind in fields.items() if name not in _NOT_IN_RECIPE}
+
+
+def _checked_model_fields(file: RecipeFile, values: dict[str, Any]) -> dict[str, Any]:
+    """The fields that the recipe gives, completed by the defaults of `ReformerConfig`."""
+    from reformer.models.auto import ReformerConfig
+
+    fields = _model_fields()
+    definitions: dict[str, Any] = {name: (kind, None) for name, kind in fields.items()}
+    shape = create_model("model", __base__=_Section, **definitions)
+    try:
+        shape.model_validate(values)
+    except ValidationError as error:
+        keys = [f"model.{name}" for name in fields]
+        raise first_error(file, ("model",), values, error.errors(), keys) from error
+    try:
+        config = ReformerConfig(**values, is_decoder=True)
+    except (ValueError, TypeError) as error:
+        message = " ".join(str(error).split())
+        named = next((name for name in values if name in message), None)
+        raise file.error(("model", named) if named else ("model",), f"model: {message}") from error
+    resolved = config.to_dict()
+    return {name: resolved[name] for name in fields if name in resolved}
+
+
+def _recipe_keys() -> list[str]:
+    """Every dotted key that a recipe can have, outside the model section."""
+    sections: dict[str, type[_Section]] = {"data": DataSection, "training": TrainingSection}
+    keys = [*sections, "model", "output_dir"]
+    keys += [f"{name}.{key}" for name, section in sections.items() for key in section.model_fields]
+    return keys + [f"training.lengths.{key}" for key in Stage.model_fields]

@@ -1,0 +1,234 @@
+"""A training run from recipe to report: the run folder, the data, the model, training, and what it leaves."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from reformer.errors import UserError
+from reformer.training.atomic import atomic_folder
+from reformer.training.interruption import Interruption
+from reformer.training.metrics import MetricsFile, Recorder, TensorBoardEvents, drop_metrics_after
+from reformer.training.model_folder import resolve_device
+from reformer.training.progress import ProgressDisplay
+from reformer.training.recipe import Recipe
+from reformer.training.run_data import RunData, check_same_data
+from reformer.training.run_folder import (
+    CHECKPOINTS,
+    METRICS_FILE,
+    MODEL,
+    RECIPE_FILE,
+    TENSORBOARD,
+    checkpoint_steps,
+    latest_checkpoint,
+)
+from reformer.training.run_start import check_run_folder, write_run_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from reformer.data.tokens import TokenArray
+    from reformer.training.batches import TrainingBatches
+    from reformer.training.trainer import ReformerTrainer
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        folder: the run folder.
+        step: the last optimizer step.
+        interrupted: whether it was stopped by Ctrl-C before its last step.
+        report: the path of `report.html`; None if interrupted, and on other than the main process.
+    """
+
+    folder: Path
+    step: int
+    interrupted: bool
+    report: Path | None
+
+
+def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> RunResult:
+    """Trains a model as a recipe says and leaves a run folder.
+
+    The folder has `recipe.yaml` (resolved), `data.json` and `machine.json`, `metrics.jsonl`, `tensorboard/`,
+    `checkpoints/`, and after the last step `model/` (the best by the mean over the evaluation sets, the last
+    where there are none) and `report.html`. Nothing is made before the recipe, the data and the model have
+    been found good. Under `torchrun`, every process calls this.
+
+    Args:
+        recipe: the recipe.
+        resume: go on from the latest checkpoint of the run folder.
+        console: where progress is shown; standard error by default.
+
+    Raises:
+        UserError: one line, for whatever is wrong with the recipe, the data or the run folder, and for a
+            loss that is not finite.
+        OSError: when the run folder cannot be written.
+    """
+    console = console or Console(stderr=True)
+    folder = Path(recipe.output_dir)
+    check_run_folder(folder, recipe, resume)
+    use_cpu = _resolve_device(recipe) == "cpu"
+    data = RunData.open(recipe)
+    if resume:
+        check_same_data(folder, data)
+    model, tokenizer = _build_model(recipe, data.train)
+
+    from reformer.training.trainer import training_arguments
+
+    arguments = training_arguments(recipe.training, folder / CHECKPOINTS, bool(data.held_out), use_cpu)
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are used by several processes
+    is_main = arguments.process_index == 0
+    with ExitStack() as stack:
+        if is_main:
+            write_run_files(folder, recipe, data)
+        interruption = stack.enter_context(Interruption.watch())
+        trainer = _trainer(recipe, data, model, tokenizer, arguments, console, stack, interruption)
+        checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+        if is_main:
+            _announce(console, recipe, data, model, arguments.device, checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    step = trainer.state.global_step
+    if trainer.interrupted:
+        if is_main:
+            _say(console, f"interrupted after step {step:,}; go on with:")
+            _say(console, f"  reformer train {folder / RECIPE_FILE} --resume")
+        return RunResult(folder, step, True, None)
+    report = _finish(folder, trainer, console) if is_main else None
+    return RunResult(folder, step, False, report)
+
+
+def _resolve_device(recipe: Recipe) -> str:
+    try:
+        return resolve_device(recipe.training.device)
+    except UserError as error:
+        raise recipe.error("training.device", str(error)) from error
+
+
+def _build_model(recipe: Recipe, train: TokenArray) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A new model with the tokenizer of the data; its weights follow from the seed."""
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from reformer.data.tokenizers import tokenizer_for
+    from reformer.models.auto import ReformerConfig, ReformerForCausalLM
+
+    logging.disable_progress_bar()
+    tokenizer = tokenizer_for(train)
+    try:
+        config = ReformerConfig(
+            **recipe.model,
+            is_decoder=True,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        set_seed(recipe.training.seed)
+        model = ReformerForCausalLM(config)
+    except (ValueError, TypeError) as error:
+        raise recipe.error("model", " ".join(str(error).split())) from error
+    return model, tokenizer
+
+
+def _trainer(
+    recipe: Recipe,
+    data: RunData,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    arguments: Any,
+    console: Console,
+    stack: ExitStack,
+    interruption: Interruption,
+) -> ReformerTrainer:
+    from transformers import set_seed
+
+    from reformer.training.batches import TrainingBatches
+    from reformer.training.trainer import ReformerTrainer
+
+    training = recipe.training
+    items_per_step = training.gradient_accumulation * arguments.world_size
+    batches = TrainingBatches(data.train, training.lengths, training.seed, items_per_step)
+    recorders: list[Recorder] = []
+    seconds = 0.0
+    if arguments.process_index == 0:
+        recorders, seconds = _recorders(Path(recipe.output_dir), batches, training.num_steps, console)
+        for recorder in recorders:
+            stack.callback(recorder.close)
+    eval_length = training.eval_length or training.lengths[-1].length
+    trainer = ReformerTrainer(
+        model,
+        tokenizer,
+        arguments,
+        Path(recipe.output_dir) / CHECKPOINTS,
+        batches,
+        data.held_out,
+        eval_length=None if eval_length == "full" else eval_length,
+        recorders=recorders,
+        seconds_before=seconds,
+        is_interrupted=interruption.requested,
+    )
+    set_seed(training.seed + arguments.process_index)  # processes draw their own dropout and rotations
+    return trainer
+
+
+def _recorders(
+    folder: Path, batches: TrainingBatches, num_steps: int, console: Console
+) -> tuple[list[Recorder], float]:
+    """The metrics file, brought to the state of the latest checkpoint, and the displays; seconds so far."""
+    steps = checkpoint_steps(folder / CHECKPOINTS)
+    step = steps[-1] if steps else 0
+    lines = drop_metrics_after(folder / METRICS_FILE, step)
+    seconds = max((line["seconds"] for line in lines if "seconds" in line), default=0.0)
+    recorders: list[Recorder] = [MetricsFile(folder / METRICS_FILE)]
+    try:
+        recorders.append(TensorBoardEvents(folder / TENSORBOARD, step + 1))
+    except ImportError:
+        _say(console, "no TensorBoard events: tensorboard is not installed")
+    recorders.append(
+        ProgressDisplay(console, num_steps, batches.num_tokens(num_steps), batches.num_tokens(step))
+    )
+    return recorders, seconds
+
+
+def _announce(
+    console: Console, recipe: Recipe, data: RunData, model: Any, device: Any, checkpoint: Path | None
+) -> None:
+    train = data.train
+    for text in (
+        f"run     {recipe.output_dir}",
+        f"data    {len(train):,} {train.tokenizer_name} tokens in {len(train.records):,} record(s)",
+        f"model   {sum(p.numel() for p in model.parameters()):,} parameters on {device}",
+    ):
+        _say(console, text)
+    if checkpoint is not None:
+        _say(console, f"resumes {checkpoint}")
+
+
+def _finish(folder: Path, trainer: ReformerTrainer, console: Console) -> Path:
+    """Saves the best model, or the last, and writes the report."""
+    from reformer.training.report import write_report
+
+    best = trainer.state.best_global_step
+    trainer.remove_old_checkpoints()  # a kill may have come between the last one and this
+    trainer.load_best_weights()
+    with atomic_folder(folder / MODEL) as partial:
+        trainer.save_model_folder(partial)
+    report = write_report(folder)
+    which = (
+        f"step {best:,}, the best: {trainer.state.best_metric:.4f} bits/token" if best else "the last step"
+    )
+    _say(console, f"model   {folder / MODEL} ({which})")
+    _say(console, f"report  {report}")
+    return report
+
+
+def _say(console: Console, text: str) -> None:
+    """Prints a line as it is: no colours, no markup, no wrapping."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

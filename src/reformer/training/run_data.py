@@ -1,0 +1,85 @@
+"""The sequences of a run, and whether they are still those that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reformer.errors import UserError
+from reformer.training.corpus import open_corpus
+from reformer.training.json_file import read_json
+from reformer.training.run_folder import DATA_FILE
+
+if TYPE_CHECKING:
+    from reformer.data.tokens import TokenArray
+    from reformer.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Attributes:
+        train: what it is trained on.
+        held_out: what it is evaluated on, by name.
+    """
+
+    train: TokenArray
+    held_out: dict[str, TokenArray]
+
+    @classmethod
+    def open(cls, recipe: Recipe) -> RunData:
+        """Builds or opens the token arrays that a recipe names.
+
+        Raises:
+            UserError: for whatever is wrong with a file, data of different kinds, and windows longer than
+                every training record.
+        """
+        data = recipe.data
+
+        def open_files(files: Sequence[str]) -> TokenArray:
+            return open_corpus(files, data.format, data.lower_case, data.cache_dir)
+
+        train = open_files(data.train)
+        held_out = {name: open_files(files) for name, files in data.eval.items()}
+        _check_lengths(recipe, train)
+        for array in held_out.values():
+            if array.vocabulary != train.vocabulary:
+                raise UserError(
+                    f"{array.sources[0].path}: holds {array.tokenizer_name} tokens, but the training data "
+                    f"{train.tokenizer_name} tokens"
+                )
+        return cls(train, held_out)
+
+    def sources(self) -> dict[str, Any]:
+        """What the data were, for `data.json`."""
+        arrays = {"train": self.train, **{f"eval.{name}": array for name, array in self.held_out.items()}}
+        return {
+            name: {
+                "tokens": len(array),
+                "records": len(array.records),
+                "files": [{"path": s.path, "bytes": s.size, "sha256": s.sha256} for s in array.sources],
+            }
+            for name, array in arrays.items()
+        }
+
+
+def _check_lengths(recipe: Recipe, train: TokenArray) -> None:
+    longest = int(train.records.lengths.max())
+    for index, stage in enumerate(recipe.training.lengths):
+        wanted = 2 if stage.length == "full" else stage.length
+        if wanted > longest:
+            raise recipe.error(
+                f"training.lengths.{index}.length",
+                f"{wanted:,} tokens, but the longest record of the training data has {longest:,}",
+            )
+
+
+def check_same_data(folder: Path, data: RunData) -> None:
+    """Raises UserError if a file to train on is not what it was when the run in `folder` began."""
+    earlier = read_json(folder / DATA_FILE)["train"]["files"]
+    for was, now in zip(earlier, data.sources()["train"]["files"], strict=True):
+        if was["sha256"] != now["sha256"]:
+            raise UserError(f"{now['path']}: has changed since the run in {folder} began")
