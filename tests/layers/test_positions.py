@@ -100,3 +100,10 @@ class TestRotary:
         x = torch.randn(2, 50, 24).unflatten(-1, (3, 8)).transpose(1, 2)
         assert rotate(x, 10.0).stride() == x.stride()
         torch.testing.assert_close(rotate(x, 10.0), rotate(x.contiguous(), 10.0))
+
+    def test_blocks_of_positions_join(self) -> None:
+        x = torch.randn(1, 1, 40_000, 8, dtype=torch.float64)
+        shifted = rotate(x[:, :, -30_000:], 100.0)
+        scores, again = rotate(x, 100.0)[0, 0, -30_000:], shifted[0, 0]
+        products = (scores[:-1] * scores[1:]).sum(-1)
+        torch.testing.assert_close(products, (again[:-1] * again[1:]).sum(-1))

@@ -111,3 +111,10 @@ def test_fields_of_transformers_keep_their_names() -> None:
     ours, theirs = ReformerConfig(), transformers.ReformerConfig()
     assert set(theirs.to_dict()) <= set(ours.to_dict())
     assert ours.model_type != theirs.model_type
+
+
+def test_an_encoder_looks_both_ways_unless_told_otherwise() -> None:
+    assert ReformerConfig(is_decoder=True).lsh_num_chunks_after == 0
+    assert ReformerConfig(is_decoder=False, lsh_num_chunks_before=2).lsh_num_chunks_after == 2
+    assert ReformerConfig(is_decoder=False, lsh_window="chunk").lsh_num_chunks_after == 0
+    assert ReformerConfig(is_decoder=False, lsh_num_chunks_after=0).lsh_num_chunks_after == 0

@@ -20,6 +20,17 @@ from tests.models.small_models import VOCAB_SIZE, build, gradients, tokens
 EXACT = {"rtol": 1e-11, "atol": 1e-13}
 
 
+@pytest.mark.parametrize("head", [ReformerForMaskedLM, ReformerForTokenClassification])
+def test_labels_at_padding_are_not_counted(head: type) -> None:
+    model = build(head, causal=False).double()
+    x, labels = tokens(2, 30), tokens(2, 30) % 2
+    mask = torch.ones_like(x)
+    mask[1, 20:] = 0
+    wanted = model(x, mask, labels=labels.masked_fill(mask == 0, -100)).loss
+    assert torch.equal(model(x, mask, labels=labels).loss, wanted)
+    assert not torch.isclose(model(x, labels=labels).loss, wanted)
+
+
 class TestCausal:
     @pytest.mark.parametrize("chunk_size", [0, 1, 7, 1000])
     def test_is_the_cross_entropy_of_the_logits(self, chunk_size: int) -> None:
@@ -55,6 +66,18 @@ class TestCausal:
         kept[[b for b, _ in real], [p for _, p in real]] = True
         torch.testing.assert_close(losses[kept].double(), torch.stack(nats), rtol=1e-6, atol=1e-6)
         assert not losses[~kept].any()
+
+    def test_the_target_after_a_gap_of_padding_is_the_next_real_token(self) -> None:
+        model = build(ReformerForCausalLM).double()
+        x = tokens(1, 30)
+        mask = torch.ones_like(x)
+        mask[0, 10:15] = 0
+        real = mask[0].bool()
+        whole = model(x[:, real], labels=x[:, real])
+        torch.testing.assert_close(model(x, mask, labels=x).loss, whole.loss, **EXACT)
+        losses = model.token_losses(x, mask)
+        torch.testing.assert_close(losses[0, real[:-1]], model.token_losses(x[:, real])[0])
+        assert not losses[0, ~real[:-1]].any()
 
     def test_logits_to_keep(self) -> None:
         model = build(ReformerForCausalLM)

@@ -50,7 +50,8 @@ class Attention(nn.Module):
         q, k, v = self._heads(x)
         mixed = self.self_attention.attend(q, k, v, seed, key_padding_mask)
         merged = mixed.transpose(1, 2).flatten(2)
-        return chunked(self._project_out, merged, chunk_length=self.chunk_length, seed=seed)[0]
+        out_seed = None if seed is None else derive(seed, 3)
+        return chunked(self._project_out, merged, chunk_length=self.chunk_length, seed=out_seed)[0]
 
     def weights(self, x: Tensor, seed: int | None, key_padding_mask: Tensor | None = None) -> Tensor:
         """Attention weights `[B, H, T, T]`, summed over hash rounds.

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reformer.layers.randomness import derive, dropout
+
+_POSITIONS_AT_ONCE = 1 << 14  # whose angles are computed, in float64
 
 
 class AxialPositionEmbeddings(nn.Module):
@@ -89,12 +92,28 @@ def rotate(x: Tensor, theta: float) -> Tensor:
     Returns:
         `[B, H, T, D]`.
     """
-    half = x.shape[-1] // 2
-    frequency = theta ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-    angle = torch.arange(x.shape[-2], device=x.device, dtype=torch.float64)[:, None] * frequency
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    first, second = x.split(half, dim=-1)
-    turned = torch.empty_like(x)
-    turned[..., :half] = first * cos - second * sin
-    turned[..., half:] = second * cos + first * sin
-    return turned
+    return _Rotate.apply(x, theta, 1)
+
+
+class _Rotate(torch.autograd.Function):
+    """Turn by the angles times `direction`; the gradient is turned back. Keeps nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, theta: float, direction: int) -> Tensor:
+        ctx.theta, ctx.direction = theta, direction
+        half = x.shape[-1] // 2
+        frequency = direction * theta ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
+        turned = torch.empty_like(x)
+        for start in range(0, x.shape[-2], _POSITIONS_AT_ONCE):
+            block = slice(start, min(start + _POSITIONS_AT_ONCE, x.shape[-2]))
+            position = torch.arange(block.start, block.stop, device=x.device, dtype=torch.float64)
+            angle = position[:, None] * frequency
+            cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+            first, second = x[..., block, :].split(half, dim=-1)
+            turned[..., block, :half] = first * cos - second * sin
+            turned[..., block, half:] = second * cos + first * sin
+        return turned
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Rotate.apply(grad, ctx.theta, -ctx.direction), None, None

@@ -21,6 +21,8 @@ class ReformerConfig(transformers.ReformerConfig):
     Args:
         lsh_window: "bucket" (a query sees keys of its own bucket; causal outputs never depend on later
             tokens) or "chunk" (the paper's; transformers' checkpoints).
+        lsh_num_chunks_after: by default 0, as in transformers; an encoder with window "bucket", whose
+            ranks would else never show it a later token, looks forward as far as back.
         position_embedding_type: "axial", "rotary", "learned" or "none"; by default what
             `axial_pos_embds` says, axial or learned.
         rope_theta: base of rotary positions.
@@ -38,7 +40,7 @@ class ReformerConfig(transformers.ReformerConfig):
     num_attention_heads: int = 4
     lsh_attn_chunk_length: int = 64
     lsh_num_chunks_before: int = 1
-    lsh_num_chunks_after: int = 0
+    lsh_num_chunks_after: int | None = None
     lsh_attention_probs_dropout_prob: float | int = 0.0
     lsh_window: str = "bucket"
     position_embedding_type: str | None = None
@@ -54,6 +56,9 @@ class ReformerConfig(transformers.ReformerConfig):
         self.attn_layers = list(self.attn_layers)
         if self.position_embedding_type is None:
             self.position_embedding_type = "axial" if self.axial_pos_embds else "learned"
+        if self.lsh_num_chunks_after is None:
+            both_ways = self.lsh_window == "bucket" and not self.is_decoder
+            self.lsh_num_chunks_after = self.lsh_num_chunks_before if both_ways else 0
         self._check()
 
     def _check(self) -> None:

@@ -127,7 +127,7 @@ def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
         window=config.lsh_window,
         chunk_length=config.lsh_attn_chunk_length,
         num_chunks_before=config.lsh_num_chunks_before,
-        num_chunks_after=config.lsh_num_chunks_after,
+        num_chunks_after=config.lsh_num_chunks_after or 0,
         num_hashes=config.num_hashes,
         num_buckets=config.num_buckets,
         max_num_buckets=config.max_num_buckets,
@@ -241,6 +241,7 @@ class ReformerModel(ReformerPreTrainedModel):
             mask, inputs_embeds = mask.gather(1, order), _reordered(inputs_embeds, order)
         seed = draw_seed() if self.training else None
         x = self.embeddings(inputs_embeds, seed)
+        del inputs_embeds  # at a million tokens every [T, d] counts
 
         with_states = _wanted(output_hidden_states, self.config.output_hidden_states)
         with_weights = _wanted(output_attentions, self.config.output_attentions)
@@ -387,7 +388,8 @@ class ReformerForCausalLM(_LanguageModel, GenerationMixin):
             attention_mask: `[B, T]`.
 
         Returns:
-            float32 `[B, T - 1]`: of tokens 1 to T - 1; 0 at padding.
+            float32 `[B, T - 1]`: at t the loss of the real token that follows token t, as a rule t + 1; 0
+            where there is none, and at padding.
         """
         encoded = self.reformer.encode(input_ids, attention_mask)
         return self._token_losses(encoded, _next_tokens(input_ids, attention_mask))[:, :-1].float()
@@ -416,7 +418,7 @@ class ReformerForMaskedLM(_LanguageModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> MaskedLMOutput | tuple[Any, ...]:
-        """Run the model; labels int64 `[B, T]` with -100 where no token is to be predicted.
+        """Run the model; labels int64 `[B, T]` with -100 where no token is to be predicted; padding never is.
 
         In training with labels, logits are None. See `ReformerModel.forward`.
         """
@@ -425,6 +427,7 @@ class ReformerForMaskedLM(_LanguageModel):
         )
         loss = None
         if labels is not None:
+            labels = _real_labels(labels, attention_mask)
             loss = self._token_losses(encoded, labels).sum() / (labels != IGNORED).sum().clamp(min=1)
         output = MaskedLMOutput(
             loss=loss,
@@ -525,7 +528,10 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
-        """Run the model; labels int64 `[B, T]`, -100 where none counts. See `ReformerModel.forward`."""
+        """Run the model; labels int64 `[B, T]`, -100 where none counts; padding never does.
+
+        See `ReformerModel.forward`.
+        """
         encoded = self.reformer.encode(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
         )
@@ -534,7 +540,7 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
         logits = self.classifier(dropout(x, self.dropout, None if seed is None else derive(seed, 1)))
         loss = None
         if labels is not None:
-            loss = _mean_loss(logits.flatten(0, 1), labels.flatten())
+            loss = _mean_loss(logits.flatten(0, 1), _real_labels(labels, attention_mask).flatten())
         output = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -625,14 +631,20 @@ def _reordered(x: Tensor, order: Tensor) -> Tensor:
 
 
 def _next_tokens(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The target of each position: the real token after it, or -100."""
-    if attention_mask is not None:
-        labels = labels.masked_fill(~attention_mask.bool(), IGNORED)
-    targets = torch.full_like(labels, IGNORED)
-    targets[:, :-1] = labels[:, 1:]
-    if attention_mask is not None:
-        targets = targets.masked_fill(~attention_mask.bool(), IGNORED)
-    return targets
+    """The target of each position: the next real token, however much padding lies between, or -100."""
+    T = labels.shape[1]
+    labels = F.pad(labels, (0, 1), value=IGNORED)
+    if attention_mask is None:
+        return labels[:, 1:]
+    real = attention_mask.bool()
+    position = torch.arange(T, device=labels.device).expand_as(real).masked_fill(~real, T)
+    following = F.pad(position[:, 1:], (0, 1), value=T).flip(1).cummin(1).values.flip(1)
+    return labels.gather(1, following).masked_fill(~real, IGNORED)
+
+
+def _real_labels(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Labels that count no padding."""
+    return labels if attention_mask is None else labels.masked_fill(~attention_mask.bool(), IGNORED)
 
 
 def _check_labels(labels: Tensor, shape: torch.Size, vocab_size: int) -> None:
