@@ -18,13 +18,14 @@ inline void hash(const HashProblem& p, int64_t row, int64_t first_token, int64_t
   const int64_t D = padded(p.D), h = row % p.H;
   float *x = scratch, *x_transposed = x + kTile * D, *products = x_transposed + kTile * D;
   float* last_rotations = products + kRotations * kTile;
+  const Vectors vectors(p.x, p.H, row, p.D, p.bfloat16);
   int64_t num_rotations = 0;
   for (int64_t i = 0; i < p.num_factors; ++i) num_rotations += p.factors[i] / 2;
   for (int64_t token = first_token; token < stop_token; token += kTile) {
     const int count = (int)(stop_token - token < kTile ? stop_token - token : kTile);
     __builtin_memset(x, 0, kTile * D * sizeof(float));
-    for (int i = 0; i < count; ++i)
-      copy_row(x + i * D, p.x.data, offset(p.x, p.H, row, token + i), p.D, D, p.bfloat16);
+    Float unused{};
+    for (int i = 0; i < count; ++i) vectors.copy(token + i, x + i * D, unused);
     transpose_tile(x_transposed, x, D, 1);
     for (int64_t r = 0; r < p.R; ++r) {
       const float* rotation = p.rotations + (h * p.R + r) * num_rotations * p.D;

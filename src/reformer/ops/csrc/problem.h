@@ -73,6 +73,7 @@ struct HashProblem {
   int64_t* buckets;  // [B, H, R, T]
 };
 
+constexpr int kMaxHeadSize = 256;
 constexpr int kTile = 32;       // queries in a tile
 constexpr int kKeyGroup = 8;    // keys that are computed or skipped together
 constexpr int kMaxRun = 512;    // key slots gathered at once, at most

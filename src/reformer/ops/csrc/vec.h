@@ -37,21 +37,22 @@ inline Float select(Int mask, Float a, Float b) { return mask ? a : b; }
 // b where a is NaN: a NaN score reaches the output by its exponential.
 inline Float max(Float a, Float b) { return select(a > b, a, b); }
 
-// 2^x for x <= 0, to an ulp; 0 below 2^-126. Cody-Waite reduction to [-1/2, 1/2] and a polynomial fitted there
-// with constant term 1, so that 2^0 is exact.
+// 2^x for x <= 0, to an ulp; below 2^-126 some number from 0 to 2^-126, and 0 for -infinity; NaN for NaN.
+// Reduced to [-1/2, 1/2] (Cody and Waite), where a fitted polynomial has constant term 1: 2^0 is exact.
 inline Float exp2(Float x) {
+  x = max(broadcast(-127.0f), x);
   const Float shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Float shifted = x + shift;
   const Float f = x - (shifted - shift);
   Float p = broadcast(1.5353362e-4f);
   p = p * f + broadcast(1.3398874e-3f);
-  p = p * f + broadcast(9.6184370e-3f);
-  p = p * f + broadcast(5.5503329e-2f);
+  p = p * f + broadcast(9.6184374e-3f);
+  p = p * f + broadcast(5.5503325e-2f);
   p = p * f + broadcast(2.4022648e-1f);
   p = p * f + broadcast(6.9314720e-1f);
   p = p * f + broadcast(1.0f);
   const Float scaled = (Float)((Int)p + (Int)((Uint)shifted << 23));
-  return select(x >= broadcast(-126.0f), scaled, select(x == x, Float{}, x));
+  return scaled + f * Float{};  // the shift may have lost a NaN
 }
 
 template <bool High, int... I>
