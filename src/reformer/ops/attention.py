@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from reformer.ops import reference
+from reformer.ops import cpu, reference
 from reformer.ops.tiled import Scoring, TiledAttention
 from reformer.ops.windows import Layout, Plan, bucket_duplicates, bucket_plan, chunk_plans, local_plan
 
@@ -84,10 +84,16 @@ def lsh_attention(
     _check_options(chunk_length, num_chunks_before, num_chunks_after, dropout)
     if window not in ("bucket", "chunk"):
         raise ValueError(f'window must be "bucket" or "chunk", got {window!r}')
-    if window == "chunk" and (q.shape[2] != k.shape[2] or not torch.equal(q_buckets, k_buckets)):
+    if window == "chunk" and (
+        q.shape[2] != k.shape[2]
+        or (k_buckets is not q_buckets and not torch.equal(q_buckets, k_buckets))
+    ):
         raise ValueError('window "chunk" needs queries and keys with the same positions and buckets')
 
-    if _choose(backend, q.device.type) == "reference":
+    (B, H, Tq), Tk = q.shape[:3], k.shape[2]
+    keys_seen = (num_chunks_before + 1 + num_chunks_after) * chunk_length
+    chosen = _choose(backend, q, k, v, num_slots=q_buckets.shape[2] * Tk + keys_seen)
+    if chosen == "reference":
         mask = _full_mask(k, key_padding_mask)
         if window == "bucket":
             counts = reference.bucket_counts(
@@ -118,7 +124,23 @@ def lsh_attention(
             dropout_seed=dropout_seed,
         )
 
-    (B, H, Tq), Tk = q.shape[:3], k.shape[2]
+    if chosen == "cpu":
+        return cpu.attention(
+            q,
+            k,
+            v,
+            [(q_buckets, k_buckets)],
+            key_padding_mask,
+            window=window,
+            chunk_length=chunk_length,
+            before=num_chunks_before * (chunk_length if window == "bucket" else 1),
+            after=num_chunks_after * (chunk_length if window == "bucket" else 1),
+            causal=causal,
+            penalize_self=penalize_self,
+            correct_duplicates=correct_duplicates,
+            dropout=dropout,
+            dropout_seed=dropout_seed,
+        )
     scoring = Scoring(*_layouts(q, k), Tk - Tq, penalize_self, dropout, dropout_seed)
 
     def plans() -> Iterator[Plan]:
@@ -197,7 +219,9 @@ def lsh_attention_by_level(
     for q_level, k_level in levels:
         _check_buckets(q[:, :, : q_level.shape[-1]], k[:, :, : k_level.shape[-1]], q_level, k_level)
 
-    if _choose(backend, q.device.type) == "reference":
+    keys_seen = (num_chunks_before + 1) * chunk_length
+    chosen = _choose(backend, q, k, v, num_slots=buckets[-1].shape[2] * q.shape[2] + keys_seen)
+    if chosen == "reference":
         outputs = [
             lsh_attention(
                 q[:, :, start:stop],
@@ -218,6 +242,23 @@ def lsh_attention_by_level(
         ]
         return torch.cat(outputs, dim=2)
 
+    if chosen == "cpu":
+        return cpu.attention(
+            q,
+            k,
+            v,
+            levels,
+            key_padding_mask,
+            window="bucket",
+            chunk_length=chunk_length,
+            before=num_chunks_before * chunk_length,
+            after=0,
+            causal=True,
+            penalize_self=penalize_self,
+            correct_duplicates=correct_duplicates,
+            dropout=dropout,
+            dropout_seed=dropout_seed,
+        )
     scoring = Scoring(*_layouts(q, k), 0, penalize_self, dropout, dropout_seed)
 
     def plans() -> Iterator[Plan]:
@@ -276,7 +317,9 @@ def local_attention(
     _check_tensors(q, k, v, key_padding_mask)
     _check_options(chunk_length, num_chunks_before, num_chunks_after, dropout)
     (B, H, Tq), Tk = q.shape[:3], k.shape[2]
-    if _choose(backend, q.device.type) == "reference":
+    keys_seen = (num_chunks_before + 1 + num_chunks_after) * chunk_length
+    chosen = _choose(backend, q, k, v, num_slots=Tk + keys_seen)
+    if chosen == "reference":
         counts = reference.local_counts(
             Tq,
             _full_mask(k, key_padding_mask),
@@ -296,6 +339,21 @@ def local_attention(
             dropout_seed=dropout_seed,
         )
 
+    if chosen == "cpu":
+        return cpu.attention(
+            q,
+            k,
+            v,
+            [],
+            key_padding_mask,
+            window="local",
+            chunk_length=chunk_length,
+            before=num_chunks_before,
+            after=num_chunks_after,
+            causal=causal,
+            dropout=dropout,
+            dropout_seed=dropout_seed,
+        )
     scoring = Scoring(*_layouts(q, k), Tk - Tq, False, dropout, dropout_seed)
 
     def plans() -> Iterator[Plan]:
@@ -390,22 +448,31 @@ def _full_mask(k: Tensor, key_padding_mask: Tensor | None) -> Tensor:
     return key_padding_mask
 
 
-def _choose(backend: Backend, device_type: str) -> str:
-    if backend == "auto":
-        return _log_choice(device_type)
+def _choose(backend: Backend, q: Tensor, k: Tensor, v: Tensor, *, num_slots: int) -> str:
+    """The backend to use: a function of what the tensors are and of what is installed."""
     if backend in ("reference", "torch"):
         return backend
-    if backend in ("cpu", "triton"):
+    if backend == "triton":
         raise NotImplementedError(
-            f'backend "{backend}" is not part of this version; "torch" runs on any device'
+            'backend "triton" is not part of this version; "torch" runs on any device'
         )
-    raise ValueError(f'backend must be "auto", "reference", "torch", "cpu" or "triton", got {backend!r}')
+    if backend not in ("auto", "cpu"):
+        raise ValueError(f'backend must be "auto", "reference", "torch", "cpu" or "triton", got {backend!r}')
+    reason = cpu.unsupported(q, k, v, num_slots=num_slots)
+    if backend == "cpu" and reason is not None:
+        raise NotImplementedError(f'backend "cpu" cannot run here: {reason}')
+    if backend == "auto" and not torch.compiler.is_compiling():
+        _log_choice(q.device.type, reason)
+    return "torch" if reason is not None else "cpu"
 
 
 @cache
-def _log_choice(device_type: str) -> str:
-    _log.info('attention on %s uses backend "torch": no compiled kernel is part of this version', device_type)
-    return "torch"
+def _log_choice(device_type: str, reason: str | None) -> None:
+    if reason is None:
+        instructions = cpu.library.instruction_sets[cpu.library.instruction_set]
+        _log.info('attention on %s uses backend "cpu" (%s)', device_type, instructions)
+    else:
+        _log.info('attention on %s uses backend "torch": %s', device_type, reason)
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None) -> None:

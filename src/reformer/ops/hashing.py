@@ -2,9 +2,12 @@
 
 import itertools
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from reformer.ops import cpu
 
 # Products held at once, of all rounds: they stay in the cache of one core.
 _BLOCK_NUMEL = 1 << 19
@@ -16,6 +19,7 @@ def lsh_hash(
     num_buckets: int | tuple[int, ...] | list[int],
     *,
     padding_mask: Tensor | None = None,
+    backend: Literal["auto", "torch", "cpu"] = "auto",
 ) -> Tensor:
     """Hash vectors so that a small angle between two makes a shared bucket likely.
 
@@ -30,16 +34,24 @@ def lsh_hash(
         num_buckets: 1, an even number, or a sequence of even factors.
         padding_mask: bool `[B, T]`, True where a real token is. Padding gets the bucket behind the
             last one, `prod(factors)`.
+        backend: "auto", "torch" or "cpu" (compiled). They may differ where two products tie but for
+            rounding.
 
     Returns:
         int64 `[B, H, R, T]`, in [0, prod(factors)) for real tokens.
 
     Raises:
         ValueError: shapes do not fit, or a factor is odd.
+        NotImplementedError: the backend asked for cannot run here.
     """
     factors = (num_buckets,) if isinstance(num_buckets, int) else tuple(num_buckets)
     B, H, T, D, R = _check_hash_arguments(x, rotations, factors, padding_mask)
     total = math.prod(factors)
+    reason = cpu.unsupported(x) or (None if total < 1 << 31 else f"{total} buckets are more than 2^31 - 1")
+    if backend == "cpu" and reason is not None:
+        raise NotImplementedError(f'backend "cpu" cannot run here: {reason}')
+    if backend != "torch" and reason is None and total > 1:
+        return cpu.hash_vectors(x.detach(), rotations.detach(), factors, padding_mask)
     buckets = torch.zeros(B, H, R, T, dtype=torch.int64, device=x.device)
     if total > 1:
         dtype = torch.promote_types(x.dtype, torch.float32)

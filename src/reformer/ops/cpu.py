@@ -1,0 +1,406 @@
+"""The compiled kernels for CPUs (csrc/), as operators that autograd and torch.compile know.
+
+The library is built when the package is installed, where a compiler is at hand. It knows nothing of torch:
+it gets addresses, sizes and strides.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reformer.ops.windows import Layout
+
+_MAX_HEAD_SIZE = 256
+_MAX_SLOTS = 1 << 30  # slots of sorted keys of one row, in all rounds: numbered by int32
+_WINDOWS = ("bucket", "chunk", "local")
+_ERRORS = {1: "not enough memory for the work space", 2: "this processor lacks the instruction set"}
+
+
+class _Rows(ctypes.Structure):
+    """Where the vectors of a tensor `[B, H, T, D]` are; strides in elements."""
+
+    _fields_ = [("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("batch", "head", "token"))]
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Rows":
+        return cls(x.data_ptr(), *x.stride()[:3])
+
+
+class _Buckets(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("batch", "head", "round", "token")),
+    ]
+
+
+class _Mask(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("batch", ctypes.c_int64), ("token", ctypes.c_int64)]
+
+    @classmethod
+    def of(cls, mask: Tensor | None) -> "_Mask":
+        return cls() if mask is None else cls(mask.data_ptr(), *mask.stride())
+
+
+class _Problem(ctypes.Structure):
+    """See csrc/problem.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("B", "H", "R", "Tq", "Tk", "D", "Dv", "bfloat16")),
+        *((name, ctypes.c_int64) for name in ("window", "chunk_length", "before", "after")),
+        *((name, ctypes.c_int64) for name in ("causal", "penalize_self", "correct_duplicates")),
+        ("dropout_seed", ctypes.c_int64),
+        ("dropout_threshold", ctypes.c_int64),
+        ("dropout_scale", ctypes.c_double),
+        *((name, _Rows) for name in ("q", "k", "v", "out")),
+        ("highest", ctypes.c_void_p),
+        ("total", ctypes.c_void_p),
+        *((name, _Rows) for name in ("grad_out", "grad_q", "grad_k", "grad_v")),
+        ("delta", ctypes.c_void_p),
+        ("q_buckets", _Buckets),
+        ("k_buckets", _Buckets),
+        ("mask", _Mask),
+    ]
+
+
+class _HashProblem(ctypes.Structure):
+    """See csrc/problem.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("B", "H", "R", "T", "D", "num_factors", "bfloat16")),
+        ("x", _Rows),
+        ("rotations", ctypes.c_void_p),
+        ("factors", ctypes.c_void_p),
+        ("mask", _Mask),
+        ("buckets", ctypes.c_void_p),
+    ]
+
+
+class _Library:
+    """The shared library, or why there is none."""
+
+    instruction_set = 0  # among `instruction_sets`
+
+    @cached_property
+    def functions(self) -> ctypes.CDLL | str:
+        path = Path(__file__).with_name("_kernels.so")
+        if not path.exists():
+            return "the kernels were not compiled when this package was installed"
+        try:
+            functions = ctypes.CDLL(str(path))
+        except OSError as error:
+            return f"the compiled kernels cannot be loaded: {error}"
+        functions.reformer_problem_size.restype = ctypes.c_int64
+        functions.reformer_hash_problem_size.restype = ctypes.c_int64
+        functions.reformer_instruction_set.restype = ctypes.c_char_p
+        functions.reformer_instruction_set.argtypes = [ctypes.c_int64]
+        sizes = functions.reformer_problem_size(), functions.reformer_hash_problem_size()
+        if sizes != (ctypes.sizeof(_Problem), ctypes.sizeof(_HashProblem)):
+            return "the compiled kernels are of another version; install the package again"
+        for name, problem in (("forward", _Problem), ("backward", _Problem), ("hash", _HashProblem)):
+            function = getattr(functions, f"reformer_{name}")
+            function.argtypes = [ctypes.POINTER(problem), ctypes.c_int64, ctypes.c_int64]
+            function.restype = ctypes.c_int32
+        return functions
+
+    @cached_property
+    def instruction_sets(self) -> list[str]:
+        """Those that were compiled and that this processor has, the best one first."""
+        names: list[str] = []
+        if not isinstance(self.functions, str):
+            while name := self.functions.reformer_instruction_set(len(names)):
+                names.append(name.decode())
+        return names
+
+    def run(self, name: str, problem: _Problem | _HashProblem) -> None:
+        function = getattr(self.functions, f"reformer_{name}")
+        error = function(ctypes.byref(problem), self.instruction_set, torch.get_num_threads())
+        if error:
+            raise RuntimeError(f'backend "cpu": {_ERRORS[error]}')
+
+
+library = _Library()
+
+
+def unsupported(*tensors: Tensor, num_slots: int = 0) -> str | None:
+    """Why the compiled kernels cannot take these tensors `[B, H, T, D]`; None where they can.
+
+    Args:
+        tensors: of vectors, on one device.
+        num_slots: key slots of a row in all rounds, and what a window reaches beyond them.
+    """
+    if isinstance(library.functions, str):
+        return library.functions
+    if any(x.device.type != "cpu" for x in tensors):
+        return f"tensors are on {tensors[0].device}"
+    if tensors[0].dtype not in (torch.float32, torch.bfloat16):
+        return f"tensors are {tensors[0].dtype}, not float32 or bfloat16"
+    for size in (x.shape[-1] for x in tensors):
+        if size % 8 or not 0 < size <= _MAX_HEAD_SIZE:
+            return f"head size {size} is not a multiple of 8 up to {_MAX_HEAD_SIZE}"
+    if num_slots > _MAX_SLOTS:
+        return f"{num_slots} sorted keys are more than {_MAX_SLOTS}"
+    return None
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    levels: Sequence[tuple[Tensor, Tensor]],
+    key_padding_mask: Tensor | None,
+    *,
+    window: str,
+    chunk_length: int,
+    before: int,
+    after: int,
+    causal: bool,
+    penalize_self: bool = False,
+    correct_duplicates: bool = False,
+    dropout: float,
+    dropout_seed: int,
+) -> Tensor:
+    """Attention over windows "bucket", "chunk" or "local".
+
+    Args:
+        q: `[B, H, Tq, D]`, float32 or bfloat16; see `unsupported`.
+        k: `[B, H, Tk, D]`.
+        v: `[B, H, Tk, Dv]`.
+        levels: (q_buckets, k_buckets) of each level, `[B, H, R, *]`: the next queries, over the first keys.
+            Empty for window "local", or one.
+        key_padding_mask: bool `[B, Tk]`, True where a real token is.
+        window: "bucket", "chunk" or "local".
+        chunk_length: tokens in a chunk.
+        before: what a query sees backwards: keys ("bucket") or chunks.
+        after: what a query sees forwards.
+        causal: whether later keys are excluded.
+        penalize_self: give a query's own key the score -1e5.
+        correct_duplicates: count a key that several rounds show once.
+        dropout: probability of dropping a weight.
+        dropout_seed: see `reformer.ops.dropout`.
+
+    Returns:
+        `[B, H, Tq, Dv]` in the dtype of q.
+    """
+    return _attention(
+        q,
+        k,
+        v,
+        [q_buckets for q_buckets, _ in levels],
+        [k_buckets for _, k_buckets in levels],
+        key_padding_mask,
+        _WINDOWS.index(window),
+        chunk_length,
+        before,
+        after,
+        causal,
+        penalize_self,
+        correct_duplicates,
+        dropout,
+        dropout_seed,
+    )[0]
+
+
+@torch.library.custom_op("reformer::cpu_attention", mutates_args=(), device_types="cpu")
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_buckets: Sequence[Tensor],
+    k_buckets: Sequence[Tensor],
+    key_padding_mask: Tensor | None,
+    window: int,
+    chunk_length: int,
+    before: int,
+    after: int,
+    causal: bool,
+    penalize_self: bool,
+    correct_duplicates: bool,
+    dropout: float,
+    dropout_seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, and of each query `[B, H, Tq]` its highest score (log2 units) and sum of exponentials."""
+    options = (window, chunk_length, before, after, causal, penalize_self, correct_duplicates, dropout)
+    out = _zeros_like(q, v.shape[-1])
+    highest = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
+    total = torch.zeros_like(highest)
+    tensors = {"q": q, "k": k, "v": v, "out": out, "highest": highest, "total": total}
+    _run_levels("forward", tensors, q_buckets, k_buckets, key_padding_mask, *options, dropout_seed)
+    return out.to(q.dtype), highest, total
+
+
+@torch.library.custom_op("reformer::cpu_attention_backward", mutates_args=(), device_types="cpu")
+def _attention_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    highest: Tensor,
+    total: Tensor,
+    q_buckets: Sequence[Tensor],
+    k_buckets: Sequence[Tensor],
+    key_padding_mask: Tensor | None,
+    window: int,
+    chunk_length: int,
+    before: int,
+    after: int,
+    causal: bool,
+    penalize_self: bool,
+    correct_duplicates: bool,
+    dropout: float,
+    dropout_seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    options = (window, chunk_length, before, after, causal, penalize_self, correct_duplicates, dropout)
+    gradients = {f"grad_{name}": _zeros_like(x) for name, x in (("q", q), ("k", k), ("v", v))}
+    tensors = {"q": q, "k": k, "v": v, "out": out.float(), "highest": highest, "total": total} | gradients
+    tensors |= {"grad_out": grad_out, "delta": torch.empty_like(highest)}
+    _run_levels("backward", tensors, q_buckets, k_buckets, key_padding_mask, *options, dropout_seed)
+    grad_q, grad_k, grad_v = (x.to(q.dtype) for x in gradients.values())
+    return grad_q, grad_k, grad_v
+
+
+def _run_levels(
+    name: str,
+    tensors: dict[str, Tensor],
+    q_buckets: Sequence[Tensor],
+    k_buckets: Sequence[Tensor],
+    key_padding_mask: Tensor | None,
+    window: int,
+    chunk_length: int,
+    before: int,
+    after: int,
+    causal: bool,
+    penalize_self: bool,
+    correct_duplicates: bool,
+    dropout: float,
+    dropout_seed: int,
+) -> None:
+    """Run a kernel on the queries and keys of each level in turn."""
+    B, H, Tq, D = tensors["q"].shape
+    if not B * H:
+        return
+    per_head = {name: tensors.pop(name) for name in ("highest", "total", "delta") if name in tensors}
+    tensors = {name: _with_contiguous_vectors(x) for name, x in tensors.items()}
+    of_keys = {"k", "v", "grad_k", "grad_v"}
+    start = 0
+    for level in range(max(1, len(q_buckets))):
+        buckets = None
+        num_queries, num_keys, num_rounds = Tq, tensors["k"].shape[2], 1
+        if q_buckets:
+            buckets = q_buckets[level].long(), k_buckets[level].long()
+            num_queries, num_keys, num_rounds = buckets[0].shape[3], buckets[1].shape[3], buckets[0].shape[2]
+        problem = _Problem(
+            B, H, num_rounds, num_queries, num_keys, D, tensors["v"].shape[3],
+            bfloat16=tensors["q"].dtype == torch.bfloat16,
+            window=window, chunk_length=chunk_length, before=before, after=after,
+            causal=causal, penalize_self=penalize_self, correct_duplicates=correct_duplicates,
+            dropout_seed=dropout_seed,
+            dropout_threshold=min(round(dropout * 2**32) - 2**31, 2**31 - 1),
+            dropout_scale=1 / (1 - dropout) if dropout else 0,
+            mask=_Mask.of(key_padding_mask),
+        )  # fmt: skip
+        # The kernel numbers queries within the level, rows by their number of queries.
+        of_level = {key: x[:, :, start : start + num_queries].contiguous() for key, x in per_head.items()}
+        for key, x in of_level.items():
+            setattr(problem, key, x.data_ptr())
+        for key, x in tensors.items():
+            setattr(problem, key, _Rows.of(x if key in of_keys else x[:, :, start:]))
+        if buckets is not None:
+            problem.q_buckets, problem.k_buckets = (_Buckets(x.data_ptr(), *x.stride()) for x in buckets)
+        library.run(name, problem)
+        if name == "forward" and len(q_buckets) > 1:
+            for key, x in of_level.items():
+                per_head[key][:, :, start : start + num_queries] = x
+        start += num_queries
+
+
+def _zeros_like(x: Tensor, size: int | None = None) -> Tensor:
+    """Zeros in float32 with the shape and layout of x, or with vectors of another size."""
+    layout = Layout.of(x)
+    B, H, T, D = x.shape
+    return layout.tensor(torch.zeros(B * H * T, size or D, dtype=torch.float32))
+
+
+def _with_contiguous_vectors(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+@_attention.register_fake
+def _attention_fake(
+    q: Tensor, k: Tensor, v: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    out = Layout.of(q).tensor(q.new_empty(q.shape[:3].numel(), v.shape[-1]))
+    highest = q.new_empty(q.shape[:3], dtype=torch.float32)
+    return out, highest, torch.empty_like(highest)
+
+
+@_attention_backward.register_fake
+def _attention_backward_fake(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (Layout.of(x).tensor(x.new_empty(x.shape[:3].numel(), x.shape[-1])) for x in (q, k, v))
+    return q, k, v
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    q, k, v, q_buckets, k_buckets, key_padding_mask, *ctx.options = inputs
+    ctx.num_levels = len(q_buckets)
+    ctx.save_for_backward(q, k, v, *output, key_padding_mask, *q_buckets, *k_buckets)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _differentiate(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Any, ...]:
+    q, k, v, out, highest, total, key_padding_mask, *buckets = ctx.saved_tensors
+    q_buckets, k_buckets = buckets[: ctx.num_levels], buckets[ctx.num_levels :]
+    gradients = _attention_backward(
+        grad_out, q, k, v, out, highest, total, q_buckets, k_buckets, key_padding_mask, *ctx.options
+    )
+    return (*gradients, [None] * ctx.num_levels, [None] * ctx.num_levels, None, *(None for _ in ctx.options))
+
+
+_attention.register_autograd(_differentiate, setup_context=_save_for_backward)
+
+
+@torch.library.custom_op("reformer::cpu_hash", mutates_args=(), device_types="cpu")
+def hash_vectors(
+    x: Tensor, rotations: Tensor, factors: Sequence[int], padding_mask: Tensor | None
+) -> Tensor:
+    """Buckets of vectors: see `reformer.ops.lsh_hash`, whose arguments these are.
+
+    Args:
+        x: `[B, H, T, D]`, float32 or bfloat16.
+        rotations: `[H, D, R, sum(factors) / 2]`.
+        factors: even numbers.
+        padding_mask: bool `[B, T]`, True where a real token is.
+
+    Returns:
+        int64 `[B, H, R, T]`.
+    """
+    B, H, T, D = x.shape
+    buckets = torch.empty(B, H, rotations.shape[2], T, dtype=torch.int64)
+    if not buckets.numel():
+        return buckets
+    x = _with_contiguous_vectors(x)
+    rotations = rotations.float().permute(0, 2, 3, 1).contiguous()
+    problem = _HashProblem(
+        B, H, rotations.shape[1], T, D, len(factors), x.dtype == torch.bfloat16,
+        x=_Rows.of(x),
+        rotations=rotations.data_ptr(),
+        factors=ctypes.cast((ctypes.c_int64 * len(factors))(*factors), ctypes.c_void_p),
+        mask=_Mask.of(padding_mask),
+        buckets=buckets.data_ptr(),
+    )  # fmt: skip
+    library.run("hash", problem)
+    return buckets
+
+
+@hash_vectors.register_fake
+def _hash_fake(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_mask: Tensor | None) -> Tensor:
+    B, H, T, _ = x.shape
+    return x.new_empty(B, H, rotations.shape[2], T, dtype=torch.int64)

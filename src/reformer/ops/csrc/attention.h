@@ -1,0 +1,496 @@
+// Attention of tiles of queries over gathered keys.
+//
+// Scores are kept transposed, [keys, queries of the tile], so that queries lie along vector lanes: masks,
+// maxima and sums are then vertical, and keys and values are read as they lie in memory.
+#pragma once
+
+#include "problem.h"
+#include "product.h"
+
+namespace reformer {
+namespace {
+
+constexpr float kSelfScore = -144269.50408889634f;  // -1e5 in units of log2
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kMasked = -__builtin_inff();
+constexpr int kTileVecs = kTile / kLanes;
+constexpr int kMaxPrefetched = 512;  // vectors
+
+inline int64_t padded(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+
+inline float from_bfloat16(uint16_t x) {
+  const uint32_t bits = (uint32_t)x << 16;
+  float y;
+  __builtin_memcpy(&y, &bits, sizeof y);
+  return y;
+}
+
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+
+// The vectors of one row (head of a batch element) of a tensor.
+struct Vectors {
+  char* data;
+  int64_t step;  // bytes from one to the next
+  int64_t size, padded_size;
+  bool bfloat16;
+
+  Vectors(const Rows& rows, int64_t H, int64_t row, int64_t size, bool bfloat16)
+      : step(rows.token * (bfloat16 ? 2 : 4)), size(size), padded_size(padded(size)), bfloat16(bfloat16) {
+    data = (char*)rows.data + (row / H * rows.batch + row % H * rows.head) * (bfloat16 ? 2 : 4);
+  }
+
+  float* floats(int64_t position) const { return (float*)(data + position * step); }
+
+  int64_t bytes() const { return size * (bfloat16 ? 2 : 4); }
+
+  void prefetch(int64_t position) const {
+    for (int64_t byte = 0; byte < bytes(); byte += 64)
+      __builtin_prefetch(data + position * step + byte, 0, 2);
+  }
+
+  // Copies a vector to float32, with zeros behind it. `check` becomes NaN where an element is NaN or infinite.
+  void copy(int64_t position, float* to, Float& check) const {
+    const char* from = data + position * step;
+    int64_t d = 0;
+    for (; d + kLanes <= size; d += kLanes) {
+      Float x;
+      if (bfloat16)
+        x = (Float)(__builtin_convertvector(load<Halves>((const uint16_t*)from + d), Uint) << 16);
+      else
+        x = load<Float>((const float*)from + d);
+      check += x * Float{};
+      store(to + d, x);
+    }
+    if (d == size) return;
+    for (int64_t end = padded_size; d < end; ++d)
+      to[d] = d >= size ? 0 : bfloat16 ? from_bfloat16(((const uint16_t*)from)[d]) : ((const float*)from)[d];
+    check += load<Float>(to + padded_size - kLanes) * Float{};
+  }
+};
+
+inline bool is_zero(Float check) {
+  float sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += check[i];
+  return sum == 0;
+}
+
+// All that belongs to one row of the problem.
+struct Row {
+  Vectors q, k, v, out, grad_out, grad_q, grad_k, grad_v;
+  float *highest, *total, *delta;
+
+  Row(const Problem& p, int64_t row)
+      : q(p.q, p.H, row, p.D, p.bfloat16),
+        k(p.k, p.H, row, p.D, p.bfloat16),
+        v(p.v, p.H, row, p.Dv, p.bfloat16),
+        out(p.out, p.H, row, p.Dv, false),
+        grad_out(p.grad_out, p.H, row, p.Dv, p.bfloat16),
+        grad_q(p.grad_q, p.H, row, p.D, false),
+        grad_k(p.grad_k, p.H, row, p.D, false),
+        grad_v(p.grad_v, p.H, row, p.Dv, false),
+        highest(p.highest + row * p.Tq),
+        total(p.total + row * p.Tq),
+        delta(p.delta ? p.delta + row * p.Tq : nullptr) {}
+};
+
+// to [size, kTile] = transpose of from [kTile, size], times a factor.
+inline void transpose_tile(float* to, const float* from, int64_t size, float factor) {
+  for (int64_t d = 0; d < size; d += kLanes)
+    for (int i = 0; i < kTile; i += kLanes) {
+      Float x[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane) x[lane] = load<Float>(from + (i + lane) * size + d);
+      transpose(x);
+      for (int lane = 0; lane < kLanes; ++lane) store(to + (d + lane) * kTile + i, x[lane] * factor);
+    }
+}
+
+// Scratch memory handed out piece by piece, each aligned to a cache line.
+struct Arena {
+  float* next;
+  float* take(int64_t count) {
+    float* taken = next;
+    next += (count + 15) / 16 * 16;
+    return taken;
+  }
+};
+
+// Vectors that the next tile will need: they are fetched into the cache a few at a time between products.
+struct Prefetcher {
+  struct Vector {
+    const char* data;
+    int64_t bytes;
+  } vectors[kMaxPrefetched];
+  int count, next, at_once;
+
+  void clear() { count = next = 0; }
+
+  void add(const Vectors& from, int32_t position) {
+    if (count < kMaxPrefetched) vectors[count++] = {from.data + position * from.step, from.bytes()};
+  }
+
+  // Plans to be done after so many calls of `fetch`.
+  void spread(int num_calls) { at_once = num_calls ? (count + num_calls - 1) / num_calls : count; }
+
+  void fetch() {
+    const int stop = next + at_once < count ? next + at_once : count;
+    for (; next < stop; ++next)
+      for (int64_t byte = 0; byte < vectors[next].bytes; byte += 64)
+        __builtin_prefetch(vectors[next].data + byte, 0, 2);
+  }
+};
+
+// The key slots [first, first + length) of a group, of which the first `num_filled` have been gathered.
+struct Run {
+  int32_t first, length, num_filled;
+  int32_t* position;  // of each key
+  float *k, *v;       // [length, padded D or Dv]
+  float *grad_k, *grad_v;
+  Float check_k, check_v;
+  bool finite_k, finite_v;
+};
+
+// Queries of a tile, in lanes. A lane without a query sees nothing.
+struct Tile {
+  int count;
+  int32_t query[kTile];     // index among the queries of the row
+  int32_t position[kTile];  // among the keys of the row
+  int32_t lo[kTile], hi[kTile];
+  uint32_t dropout_seed[kTile];
+  float *q, *q_transposed;        // [kTile, padded D] and [padded D, kTile], the latter in units of log2
+  float *grad, *grad_transposed;  // of the output, likewise, padded Dv
+  bool finite_q, finite_grad;
+};
+
+// Keys of a run that follow each other and of which the tile sees some.
+struct Stretch {
+  int32_t first_key;  // in the run
+  int32_t first_row;  // in the score matrix
+  int32_t length;
+};
+
+inline void fill_tile(Tile& tile, const Problem& p, const Plan& plan, const Row& row, int64_t first,
+                      int64_t stop) {
+  const int64_t query_offset = p.Tk - p.Tq;
+  tile.count = (int)(stop - first < kTile ? stop - first : kTile);
+  Float check{};
+  const uint32_t row_seed =
+      ((uint32_t)plan.row * 1000003u + (uint32_t)plan.round) * 0x27D4EB2Fu + (uint32_t)p.dropout_seed;
+  for (int i = 0; i < kTile; ++i) {
+    const bool filled = i < tile.count;
+    const int64_t place = filled ? first + i : first;
+    tile.query[i] = plan.queries[place];
+    tile.position[i] = filled ? (int32_t)(tile.query[i] + query_offset) : -1;
+    tile.lo[i] = plan.lo[place];
+    tile.hi[i] = filled ? plan.hi[place] : tile.lo[i];
+    tile.dropout_seed[i] = (row_seed ^ ((uint32_t)tile.position[i] * 0x165667B1u)) * 0x2545F491u;
+    float* to = tile.q + i * row.q.padded_size;
+    if (filled)
+      row.q.copy(tile.query[i], to, check);
+    else
+      __builtin_memset(to, 0, row.q.padded_size * sizeof(float));
+  }
+  tile.finite_q = is_zero(check);
+  transpose_tile(tile.q_transposed, tile.q, row.q.padded_size, kLog2E);
+}
+
+inline void start_run(Run& run, const Plan& plan, int32_t first, int32_t stop) {
+  run.first = first;
+  run.length = stop - first;
+  run.num_filled = 0;
+  run.check_k = run.check_v = Float{};
+  int64_t slot = first % plan.num_slots;
+  if (slot < 0) slot += plan.num_slots;
+  for (int i = 0; i < run.length; ++i) {
+    run.position[i] = plan.keys[slot];
+    if (++slot == plan.num_slots) slot = 0;
+  }
+}
+
+// Gathers the slots before `stop_slot`, and zeros up to a whole group of keys.
+inline void fill_run(Run& run, const Row& row, int32_t stop_slot) {
+  const int64_t k_size = row.k.padded_size, v_size = row.v.padded_size;
+  const int stop = stop_slot - run.first < run.length ? stop_slot - run.first : run.length;
+  if (stop <= run.num_filled) return;
+  constexpr int kAhead = 8;
+  for (int i = run.num_filled; i < stop; ++i) {
+    if (i + kAhead < stop) {
+      row.k.prefetch(run.position[i + kAhead]);
+      row.v.prefetch(run.position[i + kAhead]);
+    }
+    row.k.copy(run.position[i], run.k + i * k_size, run.check_k);
+    row.v.copy(run.position[i], run.v + i * v_size, run.check_v);
+  }
+  run.num_filled = stop;
+  const int num_empty = (kKeyGroup - stop % kKeyGroup) % kKeyGroup;
+  __builtin_memset(run.k + stop * k_size, 0, num_empty * k_size * sizeof(float));
+  __builtin_memset(run.v + stop * v_size, 0, num_empty * v_size * sizeof(float));
+  for (int i = run.length; i < stop + num_empty; ++i) run.position[i] = run.position[0];
+  run.finite_k = is_zero(run.check_k);
+  run.finite_v = is_zero(run.check_v);
+}
+
+// Groups of keys that the tile sees, as few stretches as possible.
+inline int find_stretches(Stretch* stretches, const Tile& tile, const Run& run) {
+  int count = 0, num_rows = 0;
+  int from = tile.lo[0] - run.first, to = tile.hi[tile.count - 1] - run.first;
+  from = from < 0 ? 0 : from / kKeyGroup * kKeyGroup;
+  to = to > run.num_filled ? run.num_filled : to;
+  for (int key = from; key < to; key += kKeyGroup) {
+    const Int first = broadcast(run.first + key);
+    Int seen{};
+    for (int j = 0; j < kTileVecs; ++j)
+      seen |= (load<Int>(tile.lo + j * kLanes) < first + kKeyGroup) & (load<Int>(tile.hi + j * kLanes) > first) &
+              (load<Int>(tile.hi + j * kLanes) > load<Int>(tile.lo + j * kLanes));
+    int32_t any = 0;
+    for (int i = 0; i < kLanes; ++i) any |= seen[i];
+    if (!any) continue;
+    if (count && stretches[count - 1].first_key + stretches[count - 1].length == key)
+      stretches[count - 1].length += kKeyGroup;
+    else
+      stretches[count++] = {key, num_rows, kKeyGroup};
+    num_rows += kKeyGroup;
+  }
+  return count;
+}
+
+// How often the queries of a tile see the keys of a slot, over all rounds: log2 of it.
+inline Float log2_count(const Problem& p, const Plan& plan, const Tile& tile, int32_t key, int first_lane) {
+  Float result;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int32_t query = tile.query[first_lane + lane];
+    int64_t count = 0;
+    for (int64_t r = 0; r < p.R; ++r) {
+      const int64_t lo = plan.lo_of_query[r * p.Tq + query], hi = plan.hi_of_query[r * p.Tq + query];
+      for (int64_t s = p.window == kChunk ? 0 : r; s < (p.window == kChunk ? p.R : r + 1); ++s) {
+        int64_t slot = plan.slot_of_key[s * p.Tk + key];
+        if (slot < 0) continue;
+        slot += (lo - slot) / plan.num_slots * plan.num_slots;  // one period off at most
+        for (slot -= plan.num_slots; slot < hi; slot += plan.num_slots) count += slot >= lo;
+      }
+    }
+    result[lane] = count > 1 ? __builtin_log2f((float)count) : 0.0f;
+  }
+  return result;
+}
+
+// What kLanes queries of a tile see of a run, and how their scores become weights.
+struct Lanes {
+  Int lo, position;
+  Uint width, dropout_seed;
+  bool causal, penalize_self;
+  bool dropout;
+  Int dropout_threshold;
+  float dropout_scale;
+
+  Lanes(const Problem& p, const Tile& tile, int first_lane)
+      : lo(load<Int>(tile.lo + first_lane)),
+        position(load<Int>(tile.position + first_lane)),
+        width((Uint)(load<Int>(tile.hi + first_lane) - lo)),
+        dropout_seed(load<Uint>(tile.dropout_seed + first_lane)),
+        causal(p.causal),
+        penalize_self(p.penalize_self),
+        dropout(p.dropout_scale != 0),
+        dropout_threshold(broadcast((int32_t)p.dropout_threshold)),
+        dropout_scale((float)p.dropout_scale) {}
+
+  Int sees(int32_t slot, int32_t k_position) const {
+    const Int seen = (Uint)(broadcast(slot) - lo) < width;
+    return causal ? seen & (broadcast(k_position) <= position) : seen;
+  }
+
+  // The query's own key, where that is penalised.
+  Int own(int32_t k_position) const { return penalize_self ? broadcast(k_position) == position : Int{}; }
+
+  // Dropout decides by position: see ops/dropout.py.
+  Float drop(int32_t k_position, Float weight) const {
+    Uint x = dropout_seed ^ broadcast((uint32_t)k_position * 0x9E3779B1u);
+    x = (x ^ (x >> 16)) * 0x7FEB352Du;
+    x = (x ^ (x >> 15)) * 0x846CA68Bu;
+    x ^= x >> 16;
+    return select((Int)x >= dropout_threshold, weight * dropout_scale, Float{});
+  }
+};
+
+struct Workspace {
+  Tile tile;
+  Run run;
+  Prefetcher ahead;
+  Stretch stretches[kMaxRun / kKeyGroup];
+  float *scores, *grad_scores;  // [keys, kTile]
+  float* rows;                  // [kTile, padded D or Dv]
+};
+
+inline int64_t layout_workspace(Workspace& w, const Problem& p, float* scratch) {
+  Arena arena{scratch};
+  const int64_t D = padded(p.D), Dv = padded(p.Dv), run = max_run(p), widest = D > Dv ? D : Dv;
+  w.tile.q = arena.take(kTile * D);
+  w.tile.q_transposed = arena.take(kTile * D);
+  w.tile.grad = arena.take(kTile * Dv);
+  w.tile.grad_transposed = arena.take(kTile * Dv);
+  w.scores = arena.take(run * kTile);
+  w.grad_scores = arena.take(run * kTile);
+  w.rows = arena.take(kTile * widest);
+  w.run.position = (int32_t*)arena.take(run);
+  w.run.k = arena.take(run * D);
+  w.run.v = arena.take(run * Dv);
+  w.run.grad_k = arena.take(run * D);
+  w.run.grad_v = arena.take(run * Dv);
+  return arena.next - scratch;
+}
+
+inline int64_t scratch_floats(const Problem& p) {
+  Workspace w;
+  static float nothing;
+  return layout_workspace(w, p, &nothing);
+}
+
+template <Order order, bool Add>
+inline void careful_product(bool finite, float* C, int64_t ldc, const float* A, int64_t lda, const float* B,
+                            int64_t ldb, int64_t m, int64_t n, int64_t depth) {
+  if (finite)
+    product<order, Add, Zeros::kMultiply>(C, ldc, A, lda, B, ldb, m, n, depth);
+  else
+    product<order, Add, Zeros::kSkip>(C, ldc, A, lda, B, ldb, m, n, depth);
+}
+
+// rows [kTile, size] = sum over the keys of a run of weights [keys, kTile] times vectors [keys, size].
+inline void weighted_sum(float* rows, const float* weights, const float* vectors, int64_t size, bool finite,
+                         const Stretch* stretches, int count) {
+  for (int s = 0; s < count; ++s) {
+    const float* A = weights + stretches[s].first_row * kTile;
+    const float* B = vectors + stretches[s].first_key * size;
+    const int64_t depth = stretches[s].length;
+    if (s == 0)
+      careful_product<Order::kByStep, false>(finite, rows, size, A, kTile, B, size, kTile, size, depth);
+    else
+      careful_product<Order::kByStep, true>(finite, rows, size, A, kTile, B, size, kTile, size, depth);
+  }
+}
+
+inline void compute_scores(float* scores, const float* keys, const float* queries_transposed, int64_t size,
+                           const Stretch* stretches, int count, Prefetcher& ahead) {
+  for (int s = 0; s < count; ++s)
+    for (int i = 0; i < stretches[s].length; i += kKeyGroup) {
+      product<Order::kByRow, false>(scores + (stretches[s].first_row + i) * kTile, kTile,
+                                    keys + (stretches[s].first_key + i) * size, size, queries_transposed, kTile,
+                                    kKeyGroup, kTile, size);
+      ahead.fetch();
+    }
+}
+
+inline int count_key_groups(const Stretch* stretches, int count) {
+  return count ? (stretches[count - 1].first_row + stretches[count - 1].length) / kKeyGroup : 0;
+}
+
+// Queues what the tile of queries from `first` on will need.
+inline void look_ahead(Prefetcher& ahead, const Plan& plan, const Row& row, const Run& run, int64_t first,
+                       int64_t stop, bool backward) {
+  ahead.clear();
+  stop = stop < first + kTile ? stop : first + kTile;
+  if (first >= stop) return;
+  for (int64_t i = first; i < stop; ++i) {
+    ahead.add(row.q, plan.queries[i]);
+    ahead.add(backward ? row.grad_q : row.out, plan.queries[i]);
+    if (backward) ahead.add(row.grad_out, plan.queries[i]);
+  }
+  const int slots = plan.hi[stop - 1] - run.first < run.length ? plan.hi[stop - 1] - run.first : run.length;
+  for (int i = run.num_filled; i < slots; ++i) {
+    ahead.add(row.k, run.position[i]);
+    ahead.add(row.v, run.position[i]);
+  }
+}
+
+// Masks scores in place; returns the highest of each query, or `highest` where that is more.
+inline Float mask_scores(Workspace& w, const Problem& p, const Plan& plan, int count, int lane, Float highest) {
+  const Lanes lanes(p, w.tile, lane);
+  const bool duplicates = plan.slot_of_key;
+  for (int s = 0; s < count; ++s) {
+    const Stretch part = w.stretches[s];
+    float* score = w.scores + part.first_row * kTile + lane;
+    const int32_t* position = w.run.position + part.first_key;
+    const int32_t first_slot = w.run.first + part.first_key;
+    for (int i = 0; i < part.length; ++i, score += kTile) {
+      Float x = select(lanes.own(position[i]), broadcast(kSelfScore), load<Float>(score));
+      if (duplicates) x -= log2_count(p, plan, w.tile, position[i], lane);
+      x = select(lanes.sees(first_slot + i, position[i]), x, broadcast(kMasked));
+      store(score, x);
+      highest = max(x, highest);
+    }
+  }
+  return highest;
+}
+
+inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
+  Tile& tile = w.tile;
+  const int count = find_stretches(w.stretches, tile, w.run);
+  w.ahead.spread(count_key_groups(w.stretches, count));
+  compute_scores(w.scores, w.run.k, tile.q_transposed, row.k.padded_size, w.stretches, count, w.ahead);
+
+  alignas(64) float highest[kTile], total[kTile], old_weight[kTile];
+  for (int i = 0; i < kTile; ++i) {
+    highest[i] = i < tile.count ? row.highest[tile.query[i]] : kMasked;
+    total[i] = i < tile.count ? row.total[tile.query[i]] : 0;
+  }
+  for (int lane = 0; lane < kTile; lane += kLanes) {
+    const Lanes lanes(p, tile, lane);
+    const Float old = load<Float>(highest + lane);
+    const Float best = mask_scores(w, p, plan, count, lane, old);
+    const Float reference = select(best > broadcast(kMasked), best, Float{});
+    const Float weight_of_old = exp2(old - reference);
+    Float sum = load<Float>(total + lane) * weight_of_old;
+    for (int s = 0; s < count; ++s) {
+      const Stretch part = w.stretches[s];
+      float* score = w.scores + part.first_row * kTile + lane;
+      for (int i = 0; i < part.length; ++i, score += kTile) {
+        Float x = exp2(load<Float>(score) - reference);
+        sum += x;
+        if (lanes.dropout) x = lanes.drop(w.run.position[part.first_key + i], x);
+        store(score, x);
+      }
+    }
+    store(highest + lane, best);
+    store(total + lane, sum);
+    store(old_weight + lane, weight_of_old);
+  }
+  const int64_t size = row.v.padded_size;
+  if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count);
+  for (int i = 0; i < tile.count; ++i) {
+    float* out = row.out.floats(tile.query[i]);
+    const float* sum = w.rows + i * size;
+    const float factor = finish && total[i] != 0 ? 1 / total[i] : 1, old = old_weight[i] * factor;
+    if (old_weight[i] == 0 && count) {  // the first to be seen; what is there was never written
+      for (int64_t d = 0; d < row.v.size; ++d) out[d] = sum[d] * factor;
+    } else if (count) {
+      for (int64_t d = 0; d < row.v.size; ++d) out[d] = out[d] * old + sum[d] * factor;
+    } else if (factor != 1) {
+      for (int64_t d = 0; d < row.v.size; ++d) out[d] *= factor;
+    }
+    row.highest[tile.query[i]] = highest[i];
+    row.total[tile.query[i]] = total[i];
+  }
+}
+
+inline void forward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
+  Workspace w;
+  layout_workspace(w, p, scratch);
+  const Row row(p, plan.row);
+  const int32_t step = (int32_t)max_run(p);
+  int32_t first = group.first_slot;
+  do {
+    const int32_t stop = group.stop_slot - first > step ? first + step : group.stop_slot;
+    start_run(w.run, plan, first, stop);
+    const bool last = stop == group.stop_slot;
+    for (int64_t query = group.first_query; query < group.stop_query; query += kTile) {
+      const int64_t stop_query = query + kTile < group.stop_query ? query + kTile : group.stop_query;
+      if (!last && (plan.lo[query] >= stop || plan.hi[stop_query - 1] <= first)) continue;
+      fill_tile(w.tile, p, plan, row, query, stop_query);
+      fill_run(w.run, row, plan.hi[stop_query - 1]);
+      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, false);
+      forward_tile(w, p, plan, row, last && plan.round == p.R - 1);
+    }
+    first = stop;
+  } while (first < group.stop_slot);
+}
+
+}  // namespace
+}  // namespace reformer

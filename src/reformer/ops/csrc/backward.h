@@ -1,0 +1,144 @@
+// Gradients of attention. The weights are rebuilt from the maximum and the sum that the forward left.
+#pragma once
+
+#include "attention.h"
+
+namespace reformer {
+namespace {
+
+// delta = grad_out . out, for each query: what the softmax subtracts from the gradient of its weights.
+inline void delta(const Problem& p, int64_t row_index, int64_t first_query, int64_t stop_query) {
+  const Row row(p, row_index);
+  alignas(64) float grad[kMaxHeadSize], out[kMaxHeadSize];
+  for (int64_t query = first_query; query < stop_query; ++query) {
+    Float sums{}, unused{};
+    row.grad_out.copy(query, grad, unused);
+    row.out.copy(query, out, unused);
+    for (int64_t d = 0; d < row.out.padded_size; d += kLanes) sums += load<Float>(grad + d) * load<Float>(out + d);
+    float sum = 0;
+    for (int i = 0; i < kLanes; ++i) sum += sums[i];
+    row.delta[query] = sum;
+  }
+}
+
+inline void fill_tile_gradient(Tile& tile, const Row& row) {
+  const int64_t size = row.grad_out.padded_size;
+  Float check{};
+  for (int i = 0; i < tile.count; ++i) row.grad_out.copy(tile.query[i], tile.grad + i * size, check);
+  __builtin_memset(tile.grad + tile.count * size, 0, (kTile - tile.count) * size * sizeof(float));
+  tile.finite_grad = is_zero(check);
+  transpose_tile(tile.grad_transposed, tile.grad, size, 1);
+}
+
+inline void add_row(float* to, const float* from, int64_t size) {
+  for (int64_t d = 0; d < size; ++d) to[d] += from[d];
+}
+
+// Turns scores into weights, and gradients of weights into gradients of scores, in place.
+inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count) {
+  const Tile& tile = w.tile;
+  alignas(64) float highest[kTile], inverse_total[kTile], delta[kTile];
+  for (int i = 0; i < kTile; ++i) {
+    const int32_t query = tile.query[i];
+    const bool filled = i < tile.count;
+    highest[i] = filled && row.highest[query] > kMasked ? row.highest[query] : 0;
+    inverse_total[i] = filled && row.total[query] != 0 ? 1 / row.total[query] : 0;
+    delta[i] = filled ? row.delta[query] : 0;
+  }
+  for (int lane = 0; lane < kTile; lane += kLanes) {
+    const Lanes lanes(p, tile, lane);
+    const Float reference = load<Float>(highest + lane), factor = load<Float>(inverse_total + lane);
+    const Float mean = load<Float>(delta + lane);
+    const bool duplicates = plan.slot_of_key;
+    for (int s = 0; s < count; ++s) {
+      const Stretch part = w.stretches[s];
+      float* score = w.scores + part.first_row * kTile + lane;
+      float* grad_score = w.grad_scores + part.first_row * kTile + lane;
+      const int32_t* position = w.run.position + part.first_key;
+      const int32_t first_slot = w.run.first + part.first_key;
+      for (int i = 0; i < part.length; ++i, score += kTile, grad_score += kTile) {
+        const Int own = lanes.own(position[i]), seen = lanes.sees(first_slot + i, position[i]);
+        Float x = select(own, broadcast(kSelfScore), load<Float>(score));
+        if (duplicates) x -= log2_count(p, plan, tile, position[i], lane);
+        const Float weight = exp2(select(seen, x, broadcast(kMasked)) - reference) * factor;
+        Float grad_weight = load<Float>(grad_score), kept = weight;
+        if (lanes.dropout) {
+          grad_weight = lanes.drop(position[i], grad_weight);
+          kept = lanes.drop(position[i], weight);
+        }
+        store(score, kept);
+        store(grad_score, select(seen & ~own, weight * (grad_weight - mean), Float{}));
+      }
+    }
+  }
+}
+
+inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row) {
+  Tile& tile = w.tile;
+  Run& run = w.run;
+  const int count = find_stretches(w.stretches, tile, run);
+  if (!count) return;
+  const int64_t D = row.q.padded_size, Dv = row.v.padded_size;
+  fill_tile_gradient(tile, row);
+  w.ahead.spread(2 * count_key_groups(w.stretches, count));
+  compute_scores(w.scores, run.k, tile.q_transposed, D, w.stretches, count, w.ahead);
+  compute_scores(w.grad_scores, run.v, tile.grad_transposed, Dv, w.stretches, count, w.ahead);
+  weights_and_gradients(w, p, plan, row, count);
+  for (int s = 0; s < count; ++s) {
+    const Stretch& part = w.stretches[s];
+    careful_product<Order::kByRow, true>(tile.finite_grad, run.grad_v + part.first_key * Dv, Dv,
+                                         w.scores + part.first_row * kTile, kTile, tile.grad, Dv, part.length,
+                                         Dv, kTile);
+    careful_product<Order::kByRow, true>(tile.finite_q, run.grad_k + part.first_key * D, D,
+                                         w.grad_scores + part.first_row * kTile, kTile, tile.q, D, part.length,
+                                         D, kTile);
+  }
+  weighted_sum(w.rows, w.grad_scores, run.k, D, run.finite_k, w.stretches, count);
+  for (int i = 0; i < tile.count; ++i) add_row(row.grad_q.floats(tile.query[i]), w.rows + i * D, row.q.size);
+}
+
+// Adds the gradients of slots [first, stop) of a run to those of their keys.
+inline void flush_gradients(const Run& run, const Row& row, int first, int stop) {
+  for (int i = first; i < stop; ++i) {
+    add_row(row.grad_k.floats(run.position[i]), run.grad_k + i * row.k.padded_size, row.k.size);
+    add_row(row.grad_v.floats(run.position[i]), run.grad_v + i * row.v.padded_size, row.v.size);
+  }
+}
+
+inline void backward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
+  Workspace w;
+  layout_workspace(w, p, scratch);
+  const Row row(p, plan.row);
+  const int32_t step = (int32_t)max_run(p);
+  for (int32_t first = group.first_slot; first < group.stop_slot; first += step) {
+    const int32_t stop = group.stop_slot - first > step ? first + step : group.stop_slot;
+    start_run(w.run, plan, first, stop);
+    const int num_slots = (w.run.length + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
+    __builtin_memset(w.run.grad_k, 0, num_slots * row.k.padded_size * sizeof(float));
+    __builtin_memset(w.run.grad_v, 0, num_slots * row.v.padded_size * sizeof(float));
+    int num_flushed = 0;
+    for (int64_t query = group.first_query; query < group.stop_query; query += kTile) {
+      const int64_t stop_query = query + kTile < group.stop_query ? query + kTile : group.stop_query;
+      if (plan.lo[query] >= stop || plan.hi[stop_query - 1] <= first) continue;
+      fill_tile(w.tile, p, plan, row, query, stop_query);
+      fill_run(w.run, row, plan.hi[stop_query - 1]);
+      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, true);
+      // Slots that no later tile sees are done with.
+      int num_done = stop_query < group.stop_query ? plan.lo[stop_query] - first : w.run.length;
+      num_done = num_done > w.run.num_filled ? w.run.num_filled : num_done;
+      for (int i = num_flushed; i < num_done; ++i) {
+        w.ahead.add(row.grad_k, w.run.position[i]);
+        w.ahead.add(row.grad_v, w.run.position[i]);
+      }
+      backward_tile(w, p, plan, row);
+      if (num_done > num_flushed) {
+        flush_gradients(w.run, row, num_flushed, num_done);
+        num_flushed = num_done;
+      }
+    }
+    flush_gradients(w.run, row, num_flushed, w.run.num_filled);
+  }
+}
+
+}  // namespace
+}  // namespace reformer

@@ -1,0 +1,11 @@
+// The kernels for one instruction set: compiled several times, see setup.py.
+
+#include "backward.h"
+#include "hash.h"
+
+namespace reformer {
+
+extern const Kernels REFORMER_KERNELS;
+const Kernels REFORMER_KERNELS = {REFORMER_NAME, scratch_floats, forward, backward, delta, hash_scratch_floats, hash};
+
+}  // namespace reformer

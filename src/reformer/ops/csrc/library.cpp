@@ -1,0 +1,180 @@
+// The C interface: chooses an instruction set, plans, and shares the work out among threads.
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "plan.h"
+#include "team.h"
+
+namespace reformer {
+
+extern const Kernels kGeneric;
+#ifdef REFORMER_X86
+extern const Kernels kAvx2;
+extern const Kernels kAvx512;
+#endif
+
+namespace {
+
+constexpr int64_t kPlannedKeys = 1 << 22;      // of the rows that are planned together, in all rounds
+constexpr int64_t kDeltaQueries = 1 << 10;     // of one task
+constexpr int64_t kHashTokens = 1 << 10;       // likewise
+constexpr int64_t kQueriesWorthAThread = 1 << 9;
+
+struct Scratch {
+  explicit Scratch(int64_t num_floats) : data((float*)std::aligned_alloc(64, (num_floats * 4 + 63) / 64 * 64)) {
+    if (!data) throw std::bad_alloc();
+  }
+  Scratch(Scratch&& other) : data(other.data) { other.data = nullptr; }
+  ~Scratch() { std::free(data); }
+  float* data;
+};
+
+std::vector<Scratch> scratch_for(int64_t num_threads, int64_t num_floats) {
+  std::vector<Scratch> scratch;
+  for (int64_t i = 0; i < num_threads; ++i) scratch.emplace_back(num_floats);
+  return scratch;
+}
+
+// Groups of a plan that one thread works on, one after the other.
+struct Task {
+  const Plan* plan;
+  std::vector<Group> groups;
+};
+
+// Tasks of each step; those of one step never write to the same place. In the forward a step is a round. In
+// the backward it is every other group of a round, then the others, then, row by row, those that see keys of
+// other rounds.
+std::vector<std::vector<Task>> schedule(const Problem& p, const Plans& plans, bool backward) {
+  std::vector<std::vector<Task>> steps(p.R * (backward ? 3 : 1));
+  for (int64_t round = 0; round < p.R; ++round)
+    for (int64_t row = plans.first_row(); row < plans.first_row() + plans.num_rows(); ++row) {
+      const Plan& plan = plans.plan(row, round);
+      const std::vector<Group>& groups = plans.groups(row, round);
+      Task others{&plan, {}};
+      for (size_t i = 0; i < groups.size(); ++i) {
+        if (!backward)
+          steps[round].push_back({&plan, {groups[i]}});
+        else if (plans.sees_other_rounds(plan, groups[i]))
+          others.groups.push_back(groups[i]);
+        else
+          steps[3 * round + i % 2].push_back({&plan, {groups[i]}});
+      }
+      if (!others.groups.empty()) steps[3 * round + 2].push_back(others);
+    }
+  return steps;
+}
+
+void attend(const Problem& p, const Kernels& kernels, int64_t num_threads, bool backward) {
+  const int64_t num_rows = p.B * p.H, num_queries = num_rows * p.R * p.Tq;
+  num_threads = std::min(num_threads, 1 + num_queries / kQueriesWorthAThread);
+  const bool same_buckets = p.Tq == p.Tk && p.q_buckets.data == p.k_buckets.data;
+  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.scratch_floats(p));
+  std::vector<Sorter> sorters;
+  for (int64_t i = 0; i < (p.window == kLocal ? 0 : same_buckets ? num_threads : 2 * num_threads); ++i)
+    sorters.emplace_back(p.Tk);
+
+  if (backward) {
+    const int64_t parts = (p.Tq + kDeltaQueries - 1) / kDeltaQueries;
+    Team::run(num_threads, 1, [&](Team& team, int64_t) {
+      team.for_each(0, num_rows * parts, [&](int64_t i) {
+        const int64_t first = i % parts * kDeltaQueries;
+        kernels.delta(p, i / parts, first, std::min(first + kDeltaQueries, p.Tq));
+      });
+    });
+  }
+  const int64_t rows_at_once = std::max<int64_t>(1, kPlannedKeys / (p.R * p.Tk));
+  for (int64_t first_row = 0; first_row < num_rows; first_row += rows_at_once) {
+    Plans plans(p, first_row, std::min(rows_at_once, num_rows - first_row));
+    Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
+      Sorter* keys = sorters.empty() ? nullptr : &sorters[same_buckets ? worker : 2 * worker];
+      team.for_each(0, plans.num_rows() * p.R, [&](int64_t i) {
+        plans.make(first_row + i / p.R, i % p.R, keys, same_buckets ? keys : keys + 1);
+      });
+    });
+    const std::vector<std::vector<Task>> steps = schedule(p, plans, backward);
+    Team::run(num_threads, (int64_t)steps.size(), [&](Team& team, int64_t worker) {
+      for (size_t step = 0; step < steps.size(); ++step)
+        team.for_each((int64_t)step, (int64_t)steps[step].size(), [&](int64_t i) {
+          const Task& task = steps[step][i];
+          for (const Group& group : task.groups)
+            (backward ? kernels.backward : kernels.forward)(p, *task.plan, group, scratch[worker].data);
+        });
+    });
+  }
+}
+
+void hash(const HashProblem& p, const Kernels& kernels, int64_t num_threads) {
+  const int64_t parts = (p.T + kHashTokens - 1) / kHashTokens, count = p.B * p.H * parts;
+  num_threads = std::min(num_threads, count);
+  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.hash_scratch_floats(p));
+  Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
+    team.for_each(0, count, [&](int64_t i) {
+      const int64_t first = i % parts * kHashTokens;
+      kernels.hash(p, i / parts, first, std::min(first + kHashTokens, p.T), scratch[worker].data);
+    });
+  });
+}
+
+// Instruction sets that were compiled and that this processor has, the best one first.
+std::vector<const Kernels*> available_kernels() {
+  std::vector<const Kernels*> available;
+#ifdef REFORMER_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+    available.push_back(&kAvx512);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available.push_back(&kAvx2);
+#endif
+  available.push_back(&kGeneric);
+  return available;
+}
+
+// Runs work(); 0, or 1 where memory is short, or 2 where there is no such instruction set.
+template <class Work>
+int32_t guarded(int64_t instruction_set, const Work& work) {
+  const std::vector<const Kernels*> available = available_kernels();
+  if (instruction_set < 0 || instruction_set >= (int64_t)available.size()) return 2;
+  try {
+    work(*available[instruction_set]);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace reformer
+
+#define REFORMER_API extern "C" __attribute__((visibility("default")))
+
+// Size of the structures, so that the caller can check that it has the same.
+REFORMER_API int64_t reformer_problem_size() { return sizeof(reformer::Problem); }
+REFORMER_API int64_t reformer_hash_problem_size() { return sizeof(reformer::HashProblem); }
+
+// Name of the i-th instruction set that this processor has, the best one first; null behind the last.
+REFORMER_API const char* reformer_instruction_set(int64_t i) {
+  const auto available = reformer::available_kernels();
+  return i < (int64_t)available.size() ? available[i]->name : nullptr;
+}
+
+REFORMER_API int32_t reformer_forward(const reformer::Problem* p, int64_t instruction_set, int64_t num_threads) {
+  return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
+    reformer::attend(*p, kernels, num_threads, false);
+  });
+}
+
+REFORMER_API int32_t reformer_backward(const reformer::Problem* p, int64_t instruction_set, int64_t num_threads) {
+  return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
+    reformer::attend(*p, kernels, num_threads, true);
+  });
+}
+
+REFORMER_API int32_t reformer_hash(const reformer::HashProblem* p, int64_t instruction_set, int64_t num_threads) {
+  return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
+    reformer::hash(*p, kernels, num_threads);
+  });
+}

@@ -1,0 +1,98 @@
+// What the kernels are asked for. Mirrored by the ctypes structures of ops/cpu.py.
+#pragma once
+
+#include <cstdint>
+
+namespace reformer {
+
+// Vectors of a tensor [B, H, T, D]: strides count elements, the elements of a vector are contiguous.
+struct Rows {
+  void* data;
+  int64_t batch, head, token;
+};
+
+// int64 bucket ids [B, H, R, T], strides in elements.
+struct Buckets {
+  const int64_t* data;
+  int64_t batch, head, round, token;
+};
+
+// bool [B, Tk], true where a real token is; data is null where all are.
+struct Mask {
+  const uint8_t* data;
+  int64_t batch, token;
+};
+
+enum Window : int64_t { kBucket = 0, kChunk = 1, kLocal = 2 };
+
+struct Problem {
+  int64_t B, H, R, Tq, Tk, D, Dv;  // the queries are the last Tq positions
+  int64_t bfloat16;                // q, k, v and grad_out; everything else is float32
+  int64_t window, chunk_length;
+  int64_t before, after;  // keys (window "bucket") or chunks
+  int64_t causal, penalize_self, correct_duplicates;
+  int64_t dropout_seed;
+  int64_t dropout_threshold;  // a weight is kept where its random int32 is at least this
+  double dropout_scale;       // 1 / (1 - rate); 0 where there is no dropout
+  Rows q, k, v;
+  Rows out;               // written by the forward, read by the backward
+  float *highest, *total;  // [B, H, Tq]: of the scores (log2 units) and of their exponentials
+  Rows grad_out, grad_q, grad_k, grad_v;  // the gradients are added to
+  float* delta;                           // [B, H, Tq]: work space of the backward
+  Buckets q_buckets, k_buckets;
+  Mask mask;
+};
+
+// The queries of one row (head of a batch element) in one round, sorted, and the keys that they see.
+struct Plan {
+  int64_t row;
+  int64_t round;
+  const int32_t* keys;     // position of the key in each slot, for all rounds of the row
+  int64_t num_slots;       // slot s + num_slots is slot s again
+  const int32_t* queries;  // index of each query, 0 to Tq - 1
+  const int32_t *lo, *hi;  // each query sees slots lo to hi - 1; both grow with the queries
+  int64_t num_queries;
+  // For the duplicate correction, null otherwise: of all rounds,
+  const int32_t* slot_of_key;                    // [R, Tk], -1 where there is none
+  const int32_t *lo_of_query, *hi_of_query;  // [R, Tq]
+};
+
+// Consecutive queries of a plan that are worked on together, and the slots that they see.
+struct Group {
+  int32_t first_query, stop_query;
+  int32_t first_slot, stop_slot;
+};
+
+struct HashProblem {
+  int64_t B, H, R, T, D, num_factors;
+  int64_t bfloat16;
+  Rows x;
+  const float* rotations;  // [H, R, sum(factors) / 2, D]
+  const int64_t* factors;
+  Mask mask;
+  int64_t* buckets;  // [B, H, R, T]
+};
+
+constexpr int kMaxHeadSize = 256;
+constexpr int kTile = 32;       // queries in a tile
+constexpr int kKeyGroup = 8;    // keys that are computed or skipped together
+constexpr int kMaxRun = 512;    // key slots gathered at once, at most
+
+// Gathered keys and values, and in the backward their gradients, stay within the L2 cache.
+inline int64_t max_run(const Problem& p) {
+  const int64_t run = (1 << 16) / (p.D + p.Dv);
+  return run < 256 ? 256 : run > kMaxRun ? kMaxRun : run / kKeyGroup * kKeyGroup;
+}
+
+// Kernels of one instruction set.
+struct Kernels {
+  const char* name;
+  int64_t (*scratch_floats)(const Problem&);
+  void (*forward)(const Problem&, const Plan&, const Group&, float* scratch);
+  void (*backward)(const Problem&, const Plan&, const Group&, float* scratch);
+  void (*delta)(const Problem&, int64_t row, int64_t first_query, int64_t stop_query);
+  int64_t (*hash_scratch_floats)(const HashProblem&);
+  void (*hash)(const HashProblem&, int64_t row, int64_t first_token, int64_t stop_token, float* scratch);
+};
+
+}  // namespace reformer

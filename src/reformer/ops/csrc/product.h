@@ -1,0 +1,65 @@
+// The matrix product that everything rests on.
+#pragma once
+
+#include "vec.h"
+
+namespace reformer {
+namespace {
+
+#if REFORMER_LANES == 16
+constexpr int kTileRows = 8;  // 16 accumulators of 32 registers
+#elif defined(__aarch64__)
+constexpr int kTileRows = 8;
+#else
+constexpr int kTileRows = 4;  // 8 accumulators of 16 registers
+#endif
+
+// Whether to skip products with a weight of 0, so that a NaN or an infinity that is not seen does not spread.
+enum class Zeros { kMultiply, kSkip };
+
+// How A lies in memory: element (i, t) is at i * lda + t (kByRow) or i + t * lda (kByStep).
+enum class Order { kByRow, kByStep };
+
+template <int Vecs, Order order, bool Add, Zeros zeros>
+inline __attribute__((always_inline)) void register_tile(float* C, int64_t ldc, const float* A, int64_t lda,
+                                                         const float* B, int64_t ldb, int64_t depth) {
+  Float sum[kTileRows][Vecs];
+  for (int i = 0; i < kTileRows; ++i)
+    for (int j = 0; j < Vecs; ++j) sum[i][j] = Add ? load<Float>(C + i * ldc + j * kLanes) : Float{};
+#pragma GCC unroll 4
+  for (int64_t t = 0; t < depth; ++t) {
+    Float b[Vecs];
+#pragma GCC unroll 8
+    for (int j = 0; j < Vecs; ++j) b[j] = load<Float>(B + t * ldb + j * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < kTileRows; ++i) {
+      const Float a = broadcast(order == Order::kByRow ? A[i * lda + t] : A[i + t * lda]);
+#pragma GCC unroll 8
+      for (int j = 0; j < Vecs; ++j) {
+        if (zeros == Zeros::kMultiply)
+          sum[i][j] += a * b[j];
+        else
+          sum[i][j] += select(a != Float{}, a * b[j], Float{});
+      }
+    }
+  }
+  for (int i = 0; i < kTileRows; ++i)
+    for (int j = 0; j < Vecs; ++j) store(C + i * ldc + j * kLanes, sum[i][j]);
+}
+
+// C [m, n] = A [m, depth] @ B [depth, n], or added to C. m is a multiple of 8, n of kLanes.
+template <Order order, bool Add, Zeros zeros = Zeros::kMultiply>
+__attribute__((noinline)) void product(float* C, int64_t ldc, const float* A, int64_t lda, const float* B,
+                                       int64_t ldb, int64_t m, int64_t n, int64_t depth) {
+  const int64_t step = order == Order::kByRow ? lda : 1;
+  int64_t j = 0;
+  for (; j + 2 * kLanes <= n; j += 2 * kLanes)
+    for (int64_t i = 0; i < m; i += kTileRows)
+      register_tile<2, order, Add, zeros>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
+  if (j < n)
+    for (int64_t i = 0; i < m; i += kTileRows)
+      register_tile<1, order, Add, zeros>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
+}
+
+}  // namespace
+}  // namespace reformer

@@ -1,0 +1,78 @@
+// Vectors of REFORMER_LANES floats, by the vector extensions of GCC and Clang.
+//
+// This header and those that include it are compiled once per instruction set: everything is in an
+// anonymous namespace and no function of the standard library is used, so that no function compiled for
+// one processor can be linked into the code for another.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+namespace reformer {
+namespace {
+
+constexpr int kLanes = REFORMER_LANES;
+typedef float Float __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Int __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t Uint __attribute__((vector_size(4 * kLanes)));
+
+template <class V, class T>
+inline V load(const T* p) {
+  V x;
+  __builtin_memcpy(&x, p, sizeof x);
+  return x;
+}
+
+template <class V, class T>
+inline void store(T* p, V x) {
+  __builtin_memcpy(p, &x, sizeof x);
+}
+
+inline Float broadcast(float x) { return x - Float{}; }
+inline Int broadcast(int32_t x) { return x + Int{}; }
+inline Uint broadcast(uint32_t x) { return x + Uint{}; }
+
+inline Float select(Int mask, Float a, Float b) { return mask ? a : b; }
+
+// b where a is NaN: a NaN score reaches the output by its exponential.
+inline Float max(Float a, Float b) { return select(a > b, a, b); }
+
+// 2^x for x <= 0, to an ulp; below 2^-126 some number from 0 to 2^-126, and 0 for -infinity; NaN for NaN.
+// Reduced to [-1/2, 1/2] (Cody and Waite), where a fitted polynomial has constant term 1: 2^0 is exact.
+inline Float exp2(Float x) {
+  x = max(broadcast(-127.0f), x);
+  const Float shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Float shifted = x + shift;
+  const Float f = x - (shifted - shift);
+  Float p = broadcast(1.5353362e-4f);
+  p = p * f + broadcast(1.3398874e-3f);
+  p = p * f + broadcast(9.6184374e-3f);
+  p = p * f + broadcast(5.5503325e-2f);
+  p = p * f + broadcast(2.4022648e-1f);
+  p = p * f + broadcast(6.9314720e-1f);
+  p = p * f + broadcast(1.0f);
+  const Float scaled = (Float)((Int)p + (Int)((Uint)shifted << 23));
+  return scaled + f * Float{};  // the shift may have lost a NaN
+}
+
+template <bool High, int... I>
+inline Float interleave(Float a, Float b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, ((High ? kLanes / 2 : 0) + I / 2 + (I % 2 ? kLanes : 0))...);
+}
+
+// Transposes a square: each step interleaves the upper with the lower half of the rows, which rotates the
+// bits of (row, lane) by one; after log2(kLanes) steps the two have changed places.
+inline void transpose(Float (&x)[kLanes]) {
+  constexpr auto lanes = std::make_integer_sequence<int, kLanes>{};
+  for (int step = 1; step < kLanes; step *= 2) {
+    Float y[kLanes];
+    for (int i = 0; i < kLanes / 2; ++i) {
+      y[2 * i] = interleave<false>(x[i], x[i + kLanes / 2], lanes);
+      y[2 * i + 1] = interleave<true>(x[i], x[i + kLanes / 2], lanes);
+    }
+    for (int i = 0; i < kLanes; ++i) x[i] = y[i];
+  }
+}
+
+}  // namespace
+}  // namespace reformer
