@@ -1,10 +1,11 @@
-# Needs Python >= 3.11 and make; everything else is installed into .venv.
+# Needs Python >= 3.11 and make; everything else is installed into .venv. A C++ compiler, if there is one,
+# builds the fast kernels.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 # The extras that a virtual environment has been given are remembered as $(VENV)/.extra-NAME.
-$(VENV)/.extra-%: pyproject.toml constraints.txt
+$(VENV)/.extra-%: pyproject.toml setup.py constraints.txt $(wildcard src/reformer/ops/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$*]'
 	touch $@

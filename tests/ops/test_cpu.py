@@ -1,4 +1,4 @@
-"""The compiled kernels against the reference in float64: forward and every gradient, on each instruction set."""
+"""The compiled kernels against the reference in float64: forward and gradients, on each instruction set."""
 
 import ctypes
 import logging
@@ -380,7 +380,7 @@ cases = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(cases, st.integers(0, 1000), st.sampled_from(INSTRUCTION_SETS))
 def test_any_case_equals_the_reference(case: Case, seed: int, instruction_set: int) -> None:
     chosen, cpu.library.instruction_set = cpu.library.instruction_set, instruction_set

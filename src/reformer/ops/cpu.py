@@ -309,8 +309,8 @@ def _run_levels(
         of_level = {key: x[:, :, start : start + num_queries].contiguous() for key, x in per_head.items()}
         for key, x in of_level.items():
             setattr(problem, key, x.data_ptr())
-        for key, x in tensors.items():
-            setattr(problem, key, _Rows.of(x if key in of_keys else x[:, :, start:]))
+        for field, x in tensors.items():
+            setattr(problem, field, _Rows.of(x if field in of_keys else x[:, :, start:]))
         if buckets is not None:
             problem.q_buckets, problem.k_buckets = (_Buckets(x.data_ptr(), *x.stride()) for x in buckets)
         library.run(name, problem)
@@ -332,9 +332,7 @@ def _with_contiguous_vectors(x: Tensor) -> Tensor:
 
 
 @_attention.register_fake
-def _attention_fake(
-    q: Tensor, k: Tensor, v: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _attention_fake(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     out = Layout.of(q).tensor(q.new_empty(q.shape[:3].numel(), v.shape[-1]))
     highest = q.new_empty(q.shape[:3], dtype=torch.float32)
     return out, highest, torch.empty_like(highest)
@@ -368,9 +366,7 @@ _attention.register_autograd(_differentiate, setup_context=_save_for_backward)
 
 
 @torch.library.custom_op("reformer::cpu_hash", mutates_args=(), device_types="cpu")
-def hash_vectors(
-    x: Tensor, rotations: Tensor, factors: Sequence[int], padding_mask: Tensor | None
-) -> Tensor:
+def hash_vectors(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_mask: Tensor | None) -> Tensor:
     """Buckets of vectors: see `reformer.ops.lsh_hash`, whose arguments these are.
 
     Args:
