@@ -85,8 +85,7 @@ def lsh_attention(
     if window not in ("bucket", "chunk"):
         raise ValueError(f'window must be "bucket" or "chunk", got {window!r}')
     if window == "chunk" and (
-        q.shape[2] != k.shape[2]
-        or (k_buckets is not q_buckets and not torch.equal(q_buckets, k_buckets))
+        q.shape[2] != k.shape[2] or (k_buckets is not q_buckets and not torch.equal(q_buckets, k_buckets))
     ):
         raise ValueError('window "chunk" needs queries and keys with the same positions and buckets')
 
@@ -453,9 +452,7 @@ def _choose(backend: Backend, q: Tensor, k: Tensor, v: Tensor, *, num_slots: int
     if backend in ("reference", "torch"):
         return backend
     if backend == "triton":
-        raise NotImplementedError(
-            'backend "triton" is not part of this version; "torch" runs on any device'
-        )
+        raise NotImplementedError('backend "triton" is not part of this version; "torch" runs on any device')
     if backend not in ("auto", "cpu"):
         raise ValueError(f'backend must be "auto", "reference", "torch", "cpu" or "triton", got {backend!r}')
     reason = cpu.unsupported(q, k, v, num_slots=num_slots)

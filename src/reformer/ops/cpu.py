@@ -285,8 +285,8 @@ def _run_levels(
     B, H, Tq, D = tensors["q"].shape
     if not B * H:
         return
-    per_head = {name: tensors.pop(name) for name in ("highest", "total", "delta") if name in tensors}
-    tensors = {name: _with_contiguous_vectors(x) for name, x in tensors.items()}
+    per_head = {key: tensors[key] for key in ("highest", "total", "delta") if key in tensors}
+    tensors = {key: _with_contiguous_vectors(x) for key, x in tensors.items() if key not in per_head}
     of_keys = {"k", "v", "grad_k", "grad_v"}
     start = 0
     for level in range(max(1, len(q_buckets))):
@@ -332,9 +332,7 @@ def _with_contiguous_vectors(x: Tensor) -> Tensor:
 
 
 @_attention.register_fake
-def _attention_fake(
-    q: Tensor, k: Tensor, v: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _attention_fake(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     out = Layout.of(q).tensor(q.new_empty(q.shape[:3].numel(), v.shape[-1]))
     highest = q.new_empty(q.shape[:3], dtype=torch.float32)
     return out, highest, torch.empty_like(highest)
@@ -368,9 +366,7 @@ _attention.register_autograd(_differentiate, setup_context=_save_for_backward)
 
 
 @torch.library.custom_op("reformer::cpu_hash", mutates_args=(), device_types="cpu")
-def hash_vectors(
-    x: Tensor, rotations: Tensor, factors: Sequence[int], padding_mask: Tensor | None
-) -> Tensor:
+def hash_vectors(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_mask: Tensor | None) -> Tensor:
     """Buckets of vectors: see `reformer.ops.lsh_hash`, whose arguments these are.
 
     Args:
