@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src/reformer/ops/csrc")
-FLAGS = ["-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"]
+FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"]
 # The kernels are compiled once for each: name of the table, name for people, lanes of a vector, flags.
 GENERIC = ("kGeneric", "generic", 4, [])
 X86 = [
@@ -59,9 +59,11 @@ setup(
         Extension(
             "reformer.ops._kernels",
             [str(SOURCES / name) for name in ("library.cpp", "plan.cpp", "kernels.cpp")],
+            depends=[str(path) for path in SOURCES.glob("*.h")],
             language="c++",
             optional=True,
         )
     ],
     cmdclass={"build_ext": BuildKernels},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},  # one wheel for every later Python
 )

@@ -285,8 +285,8 @@ def _run_levels(
     B, H, Tq, D = tensors["q"].shape
     if not B * H:
         return
-    per_head = {name: tensors.pop(name) for name in ("highest", "total", "delta") if name in tensors}
-    tensors = {name: _with_contiguous_vectors(x) for name, x in tensors.items()}
+    per_head = {key: tensors[key] for key in ("highest", "total", "delta") if key in tensors}
+    tensors = {key: _with_contiguous_vectors(x) for key, x in tensors.items() if key not in per_head}
     of_keys = {"k", "v", "grad_k", "grad_v"}
     start = 0
     for level in range(max(1, len(q_buckets))):
