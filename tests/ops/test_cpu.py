@@ -385,17 +385,16 @@ def assert_any_case_equals_the_reference(case: Case, seed: int, instruction_set:
         cpu.library.instruction_set = chosen
 
 
-def fuzz(num_cases: int) -> None:
+def fuzz(num_cases: int, *, derandomize: bool = False) -> None:
+    options = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
     test = given(cases, st.integers(0, 1000), st.sampled_from(INSTRUCTION_SETS))(
         assert_any_case_equals_the_reference
     )
-    settings(max_examples=num_cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))(
-        test
-    )()
+    settings(max_examples=num_cases, derandomize=derandomize, **options)(test)()
 
 
 def test_any_case_equals_the_reference() -> None:
-    fuzz(25)
+    fuzz(25, derandomize=True)
 
 
 @pytest.mark.slow
