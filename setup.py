@@ -16,9 +16,11 @@ SOURCES = Path("src/reformer/ops/csrc")
 FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"]
 # The kernels are compiled once for each: name of the table, name for people, lanes of a vector, flags.
 GENERIC = ("kGeneric", "generic", 4, [])
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
 X86 = [
     ("kAvx2", "avx2", 8, ["-mavx2", "-mfma"]),
-    ("kAvx512", "avx512", 16, ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]),
+    ("kAvx512", "avx512", 16, AVX512),
+    ("kAvx512Bf16", "avx512bf16", 16, [*AVX512, "-mavx512bf16", "-DREFORMER_BF16"]),
 ]
 
 

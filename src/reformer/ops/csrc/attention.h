@@ -169,11 +169,9 @@ struct Stretch {
   int32_t length;
 };
 
-inline void fill_tile(Tile& tile, const Problem& p, const Plan& plan, const Row& row, int64_t first,
-                      int64_t stop) {
+inline void place_tile(Tile& tile, const Problem& p, const Plan& plan, int64_t first, int64_t stop) {
   const int64_t query_offset = p.Tk - p.Tq;
   tile.count = (int)(stop - first < kTile ? stop - first : kTile);
-  Float check{};
   const uint32_t row_seed =
       ((uint32_t)plan.row * 1000003u + (uint32_t)plan.round) * 0x27D4EB2Fu + (uint32_t)p.dropout_seed;
   for (int i = 0; i < kTile; ++i) {
@@ -184,14 +182,17 @@ inline void fill_tile(Tile& tile, const Problem& p, const Plan& plan, const Row&
     tile.lo[i] = plan.lo[place];
     tile.hi[i] = filled ? plan.hi[place] : tile.lo[i];
     tile.dropout_seed[i] = (row_seed ^ ((uint32_t)tile.position[i] * 0x165667B1u)) * 0x2545F491u;
-    float* to = tile.q + i * row.q.padded_size;
-    if (filled)
-      row.q.copy(tile.query[i], to, check);
-    else
-      __builtin_memset(to, 0, row.q.padded_size * sizeof(float));
   }
-  tile.finite_q = is_zero(check);
-  transpose_tile(tile.q_transposed, tile.q, row.q.padded_size);
+}
+
+// Gathers and transposes the vectors of a tile's queries; whether all are finite.
+inline bool fill_tile(float* to, float* transposed, const Tile& tile, const Vectors& from) {
+  const int64_t size = from.padded_size;
+  Float check{};
+  for (int i = 0; i < tile.count; ++i) from.copy(tile.query[i], to + i * size, check);
+  __builtin_memset(to + tile.count * size, 0, (kTile - tile.count) * size * sizeof(float));
+  transpose_tile(transposed, to, size);
+  return is_zero(check);
 }
 
 inline void start_run(Run& run, const Plan& plan, int32_t first, int32_t stop) {
@@ -509,6 +510,7 @@ inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, i
 }
 
 inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
+  w.tile.finite_q = fill_tile(w.tile.q, w.tile.q_transposed, w.tile, row.q);
   const int count = find_stretches(w.stretches, w.tile, w.run);
   const int64_t size = row.v.padded_size;
   Merge merge;
@@ -517,28 +519,6 @@ inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const
   softmax<Element::kFloat>(w, p, plan, row, count, merge);
   if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count);
   merge_tile(w, row, merge, size, count, finish);
-}
-
-inline void forward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
-  Workspace w;
-  layout_workspace(w, p, scratch);
-  const Row row(p, plan.row);
-  const int32_t step = (int32_t)max_run(p);
-  int32_t first = group.first_slot;
-  do {
-    const int32_t stop = group.stop_slot - first > step ? first + step : group.stop_slot;
-    start_run(w.run, plan, first, stop);
-    const bool last = stop == group.stop_slot;
-    for (int64_t query = group.first_query; query < group.stop_query; query += kTile) {
-      const int64_t stop_query = query + kTile < group.stop_query ? query + kTile : group.stop_query;
-      if (!last && (plan.lo[query] >= stop || plan.hi[stop_query - 1] <= first)) continue;
-      fill_tile(w.tile, p, plan, row, query, stop_query);
-      fill_run(w.run, row, plan.hi[stop_query - 1]);
-      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, false);
-      forward_tile(w, p, plan, row, last && plan.round == p.R - 1);
-    }
-    first = stop;
-  } while (first < group.stop_slot);
 }
 
 }  // namespace

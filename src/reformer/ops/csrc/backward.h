@@ -21,15 +21,6 @@ inline void delta(const Problem& p, int64_t row_index, int64_t first_query, int6
   }
 }
 
-inline void fill_tile_gradient(Tile& tile, const Row& row) {
-  const int64_t size = row.grad_out.padded_size;
-  Float check{};
-  for (int i = 0; i < tile.count; ++i) row.grad_out.copy(tile.query[i], tile.grad + i * size, check);
-  __builtin_memset(tile.grad + tile.count * size, 0, (kTile - tile.count) * size * sizeof(float));
-  tile.finite_grad = is_zero(check);
-  transpose_tile(tile.grad_transposed, tile.grad, size);
-}
-
 inline void add_row(float* to, const float* from, int64_t size) {
   for (int64_t d = 0; d < size; ++d) to[d] += from[d];
 }
@@ -102,7 +93,8 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
   const int count = find_stretches(w.stretches, tile, run);
   if (!count) return;
   const int64_t D = row.q.padded_size, Dv = row.v.padded_size;
-  fill_tile_gradient(tile, row);
+  tile.finite_q = fill_tile(tile.q, tile.q_transposed, tile, row.q);
+  tile.finite_grad = fill_tile(tile.grad, tile.grad_transposed, tile, row.grad_out);
   w.ahead.spread(2 * count_key_groups(w.stretches, count));
   compute_scores(w.scores, run.k, tile.q_transposed, D, w.stretches, count, w.ahead);
   compute_scores(w.grad_scores, run.v, tile.grad_transposed, Dv, w.stretches, count, w.ahead);
@@ -118,49 +110,6 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
   }
   weighted_sum(w.rows, w.grad_scores, run.k, D, run.finite_k, w.stretches, count);
   for (int i = 0; i < tile.count; ++i) add_row(row.grad_q.floats(tile.query[i]), w.rows + i * D, row.q.size);
-}
-
-// Adds the gradients of slots [first, stop) of a run to those of their keys.
-inline void flush_gradients(const Run& run, const Row& row, int first, int stop) {
-  for (int i = first; i < stop; ++i) {
-    add_row(row.grad_k.floats(run.position[i]), run.grad_k + i * row.k.padded_size, row.k.size);
-    add_row(row.grad_v.floats(run.position[i]), run.grad_v + i * row.v.padded_size, row.v.size);
-  }
-}
-
-inline void backward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
-  Workspace w;
-  layout_workspace(w, p, scratch);
-  const Row row(p, plan.row);
-  const int32_t step = (int32_t)max_run(p);
-  for (int32_t first = group.first_slot; first < group.stop_slot; first += step) {
-    const int32_t stop = group.stop_slot - first > step ? first + step : group.stop_slot;
-    start_run(w.run, plan, first, stop);
-    const int num_slots = (w.run.length + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
-    __builtin_memset(w.run.grad_k, 0, num_slots * row.k.padded_size * sizeof(float));
-    __builtin_memset(w.run.grad_v, 0, num_slots * row.v.padded_size * sizeof(float));
-    int num_flushed = 0;
-    for (int64_t query = group.first_query; query < group.stop_query; query += kTile) {
-      const int64_t stop_query = query + kTile < group.stop_query ? query + kTile : group.stop_query;
-      if (plan.lo[query] >= stop || plan.hi[stop_query - 1] <= first) continue;
-      fill_tile(w.tile, p, plan, row, query, stop_query);
-      fill_run(w.run, row, plan.hi[stop_query - 1]);
-      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, true);
-      // Slots that no later tile sees are done with.
-      int num_done = stop_query < group.stop_query ? plan.lo[stop_query] - first : w.run.length;
-      num_done = num_done > w.run.num_filled ? w.run.num_filled : num_done;
-      for (int i = num_flushed; i < num_done; ++i) {
-        w.ahead.add(row.grad_k, w.run.position[i]);
-        w.ahead.add(row.grad_v, w.run.position[i]);
-      }
-      backward_tile(w, p, plan, row);
-      if (num_done > num_flushed) {
-        flush_gradients(w.run, row, num_flushed, num_done);
-        num_flushed = num_done;
-      }
-    }
-    flush_gradients(w.run, row, num_flushed, w.run.num_filled);
-  }
 }
 
 }  // namespace

@@ -5,6 +5,9 @@
 
 #ifdef REFORMER_BF16
 #include <immintrin.h>
+constexpr bool kHasPairs = true;
+#else
+constexpr bool kHasPairs = false;
 #endif
 
 namespace reformer {
