@@ -2,6 +2,14 @@
 
 Everything else about the package is in pyproject.toml. The library is optional: where there is no compiler
 that can build it, the package installs without it and uses the portable path.
+
+REFORMER_CXXFLAGS adds to the flags of compiler and linker. To look for errors of memory and undefined
+behaviour:
+
+    export REFORMER_CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
+    python setup.py build_ext --inplace --force
+    LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \\
+        ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/ops/test_cpu.py
 """
 
 import os

@@ -3,10 +3,10 @@
     python -m benchmarks.attention [--out FOLDER] [--lengths 2048 16384 65536] [--skip CONTENDER ...]
 
 One row, 8 heads of 64, causal, chunks of 64, 4 hash rounds, float32 (and bfloat16 of ours). What is timed is
-the whole op: hashing, sorting, attention, merging. Before anything is timed, each of ours is compared with the
-reference in float64; without that no time is printed. Contenders take turns, so that a busy machine is busy for
-all; fractions refer to matrix products of torch that ran between. The layer of transformers also projects its
-input, which is part of its time. Peak memory is that of a process that runs one contender once.
+the whole op: hashing, sorting, attention, merging. Before anything is timed, each of ours is compared with
+the reference in float64; without that no time is printed. Contenders take turns, so that a busy machine is
+busy for all; fractions refer to matrix products of torch that ran between. The layer of transformers also
+projects its input, which is part of its time. Peak memory is that of a process that runs one contender once.
 """
 
 import argparse
@@ -170,18 +170,18 @@ def correctness_errors() -> dict[str, float]:
         num_buckets = 2 * length // C
         results = []
         for backend, dtype in (("reference", torch.float64), (contender.split()[0], torch.float32)):
-            leaves = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
+            x, y, z = (leaf.detach().to(dtype).requires_grad_() for leaf in (q, k, v))
             name: Any = backend
             if contender == "cpu bucket":
                 buckets = [
                     lsh_hash(q[:, :, :end], rotations_of(n, level), factors(n))
                     for level, (end, n) in enumerate(levels_of(length))
                 ]
-                out = lsh_attention_by_level(*leaves, buckets, chunk_length=C, backend=name)
+                out = lsh_attention_by_level(x, y, z, buckets, chunk_length=C, backend=name)
             else:
                 ids = lsh_hash(q, rotations_of(num_buckets), factors(num_buckets))
-                out = lsh_attention(*leaves, ids, chunk_length=C, window="chunk", backend=name)
-            results.append([out, *torch.autograd.grad(out, leaves, grad.to(dtype))])
+                out = lsh_attention(x, y, z, ids, chunk_length=C, window="chunk", backend=name)
+            results.append([out, *torch.autograd.grad(out, (x, y, z), grad.to(dtype))])
         errors[contender] = max(
             float((actual - expected).detach().abs().max() / expected.detach().abs().max())
             for expected, actual in zip(*results, strict=True)
