@@ -1,4 +1,4 @@
-"""Builds the compiled CPU kernels: a plain shared library, loaded by reformer/ops/cpu.py.
+r"""Builds the compiled CPU kernels: a plain shared library, loaded by reformer/ops/cpu.py.
 
 Everything else about the package is in pyproject.toml. The library is optional: where there is no compiler
 that can build it, the package installs without it and uses the portable path.
@@ -8,7 +8,7 @@ behaviour:
 
     export REFORMER_CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
     python setup.py build_ext --inplace --force
-    LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \\
+    LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
         ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/ops/test_cpu.py
 """
 
