@@ -1,7 +1,15 @@
-"""Builds the compiled CPU kernels: a plain shared library, loaded by reformer/ops/cpu.py.
+r"""Builds the compiled CPU kernels: a plain shared library, loaded by reformer/ops/cpu.py.
 
 Everything else about the package is in pyproject.toml. The library is optional: where there is no compiler
 that can build it, the package installs without it and uses the portable path.
+
+REFORMER_CXXFLAGS adds to the flags of compiler and linker. To look for errors of memory and undefined
+behaviour:
+
+    export REFORMER_CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
+    python setup.py build_ext --inplace --force
+    LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)" \
+        ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/ops/test_cpu.py
 """
 
 import os
@@ -16,9 +24,11 @@ SOURCES = Path("src/reformer/ops/csrc")
 FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"]
 # The kernels are compiled once for each: name of the table, name for people, lanes of a vector, flags.
 GENERIC = ("kGeneric", "generic", 4, [])
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
 X86 = [
     ("kAvx2", "avx2", 8, ["-mavx2", "-mfma"]),
-    ("kAvx512", "avx512", 16, ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]),
+    ("kAvx512", "avx512", 16, AVX512),
+    ("kAvx512Bf16", "avx512bf16", 16, [*AVX512, "-mavx512bf16", "-DREFORMER_BF16"]),
 ]
 
 

@@ -17,6 +17,7 @@ from reformer.ops.windows import Layout
 
 _MAX_HEAD_SIZE = 256
 _MAX_SLOTS = 1 << 30  # slots of sorted keys of one row, in all rounds: numbered by int32
+_PER_HEAD: tuple[str, ...] = ("highest", "total", "delta")  # tensors [B, H, Tq]
 _WINDOWS = ("bucket", "chunk", "local")
 _ERRORS = {1: "not enough memory for the work space", 2: "this processor lacks the instruction set"}
 
@@ -285,7 +286,7 @@ def _run_levels(
     B, H, Tq, D = tensors["q"].shape
     if not B * H:
         return
-    per_head = {key: tensors[key] for key in ("highest", "total", "delta") if key in tensors}
+    per_head = {key: tensors[key] for key in _PER_HEAD if key in tensors}
     tensors = {key: _with_contiguous_vectors(x) for key, x in tensors.items() if key not in per_head}
     of_keys = {"k", "v", "grad_k", "grad_v"}
     start = 0

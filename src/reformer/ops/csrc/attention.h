@@ -17,6 +17,7 @@ constexpr int kTileVecs = kTile / kLanes;
 constexpr int kMaxPrefetched = 512;  // vectors
 
 inline int64_t padded(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+inline int64_t padded_pairs(int64_t size) { return (size + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes); }
 
 inline float from_bfloat16(uint16_t x) {
   const uint32_t bits = (uint32_t)x << 16;
@@ -93,14 +94,14 @@ struct Row {
         delta(p.delta ? p.delta + row * p.Tq : nullptr) {}
 };
 
-// to [size, kTile] = transpose of from [kTile, size], times a factor.
-inline void transpose_tile(float* to, const float* from, int64_t size, float factor) {
+// to [size, kTile] = transpose of from [kTile, size].
+inline void transpose_tile(float* to, const float* from, int64_t size) {
   for (int64_t d = 0; d < size; d += kLanes)
     for (int i = 0; i < kTile; i += kLanes) {
       Float x[kLanes];
       for (int lane = 0; lane < kLanes; ++lane) x[lane] = load<Float>(from + (i + lane) * size + d);
       transpose(x);
-      for (int lane = 0; lane < kLanes; ++lane) store(to + (d + lane) * kTile + i, x[lane] * factor);
+      for (int lane = 0; lane < kLanes; ++lane) store(to + (d + lane) * kTile + i, x[lane]);
     }
 }
 
@@ -156,7 +157,7 @@ struct Tile {
   int32_t position[kTile];  // among the keys of the row
   int32_t lo[kTile], hi[kTile];
   uint32_t dropout_seed[kTile];
-  float *q, *q_transposed;        // [kTile, padded D] and [padded D, kTile], the latter in units of log2
+  float *q, *q_transposed;        // [kTile, padded D] and [padded D, kTile]
   float *grad, *grad_transposed;  // of the output, likewise, padded Dv
   bool finite_q, finite_grad;
 };
@@ -168,11 +169,9 @@ struct Stretch {
   int32_t length;
 };
 
-inline void fill_tile(Tile& tile, const Problem& p, const Plan& plan, const Row& row, int64_t first,
-                      int64_t stop) {
+inline void place_tile(Tile& tile, const Problem& p, const Plan& plan, int64_t first, int64_t stop) {
   const int64_t query_offset = p.Tk - p.Tq;
   tile.count = (int)(stop - first < kTile ? stop - first : kTile);
-  Float check{};
   const uint32_t row_seed =
       ((uint32_t)plan.row * 1000003u + (uint32_t)plan.round) * 0x27D4EB2Fu + (uint32_t)p.dropout_seed;
   for (int i = 0; i < kTile; ++i) {
@@ -183,14 +182,17 @@ inline void fill_tile(Tile& tile, const Problem& p, const Plan& plan, const Row&
     tile.lo[i] = plan.lo[place];
     tile.hi[i] = filled ? plan.hi[place] : tile.lo[i];
     tile.dropout_seed[i] = (row_seed ^ ((uint32_t)tile.position[i] * 0x165667B1u)) * 0x2545F491u;
-    float* to = tile.q + i * row.q.padded_size;
-    if (filled)
-      row.q.copy(tile.query[i], to, check);
-    else
-      __builtin_memset(to, 0, row.q.padded_size * sizeof(float));
   }
-  tile.finite_q = is_zero(check);
-  transpose_tile(tile.q_transposed, tile.q, row.q.padded_size, kLog2E);
+}
+
+// Gathers and transposes the vectors of a tile's queries; whether all are finite.
+inline bool fill_tile(float* to, float* transposed, const Tile& tile, const Vectors& from) {
+  const int64_t size = from.padded_size;
+  Float check{};
+  for (int i = 0; i < tile.count; ++i) from.copy(tile.query[i], to + i * size, check);
+  __builtin_memset(to + tile.count * size, 0, (kTile - tile.count) * size * sizeof(float));
+  transpose_tile(transposed, to, size);
+  return is_zero(check);
 }
 
 inline void start_run(Run& run, const Plan& plan, int32_t first, int32_t stop) {
@@ -311,6 +313,25 @@ struct Lanes {
   }
 };
 
+// Two bfloat16 in the place of a float, the first in its lower half.
+inline Float make_pairs(Float first, Float second) {
+#ifdef REFORMER_BF16
+  const Uint low = __builtin_convertvector((Halves)_mm512_cvtneps_pbh((__m512)first), Uint);
+  const Uint high = __builtin_convertvector((Halves)_mm512_cvtneps_pbh((__m512)second), Uint);
+  return (Float)(low | high << 16);
+#else
+  return first + second;  // never called
+#endif
+}
+
+inline void store_halves(uint16_t* to, Float x) {
+#ifdef REFORMER_BF16
+  store(to, (Halves)_mm512_cvtneps_pbh((__m512)x));
+#else
+  (void)to, (void)x;  // never called
+#endif
+}
+
 struct Workspace {
   Tile tile;
   Run run;
@@ -318,11 +339,12 @@ struct Workspace {
   Stretch stretches[kMaxRun / kKeyGroup];
   float *scores, *grad_scores;  // [keys, kTile]
   float* rows;                  // [kTile, padded D or Dv]
+  float* halves;                // bfloat16 [keys, kTile]
 };
 
 inline int64_t layout_workspace(Workspace& w, const Problem& p, float* scratch) {
   Arena arena{scratch};
-  const int64_t D = padded(p.D), Dv = padded(p.Dv), run = max_run(p), widest = D > Dv ? D : Dv;
+  const int64_t D = padded_pairs(p.D), Dv = padded_pairs(p.Dv), run = max_run(p), widest = D > Dv ? D : Dv;
   w.tile.q = arena.take(kTile * D);
   w.tile.q_transposed = arena.take(kTile * D);
   w.tile.grad = arena.take(kTile * Dv);
@@ -330,6 +352,7 @@ inline int64_t layout_workspace(Workspace& w, const Problem& p, float* scratch) 
   w.scores = arena.take(run * kTile);
   w.grad_scores = arena.take(run * kTile);
   w.rows = arena.take(kTile * widest);
+  w.halves = arena.take(run * kTile / 2);
   w.run.position = (int32_t*)arena.take(run);
   w.run.k = arena.take(run * D);
   w.run.v = arena.take(run * Dv);
@@ -367,11 +390,12 @@ inline void weighted_sum(float* rows, const float* weights, const float* vectors
   }
 }
 
+template <Element element = Element::kFloat>
 inline void compute_scores(float* scores, const float* keys, const float* queries_transposed, int64_t size,
                            const Stretch* stretches, int count, Prefetcher& ahead) {
   for (int s = 0; s < count; ++s)
     for (int i = 0; i < stretches[s].length; i += kKeyGroup) {
-      product<Order::kByRow, false>(scores + (stretches[s].first_row + i) * kTile, kTile,
+      product<Order::kByRow, false, Zeros::kMultiply, element>(scores + (stretches[s].first_row + i) * kTile, kTile,
                                     keys + (stretches[s].first_key + i) * size, size, queries_transposed, kTile,
                                     kKeyGroup, kTile, size);
       ahead.fetch();
@@ -400,7 +424,7 @@ inline void look_ahead(Prefetcher& ahead, const Plan& plan, const Row& row, cons
   }
 }
 
-// Masks scores in place; returns the highest of each query, or `highest` where that is more.
+// Masks scores in place, in units of log2; returns the highest of each query, or `highest` where that is more.
 inline Float mask_scores(Workspace& w, const Problem& p, const Plan& plan, int count, int lane, Float highest) {
   const Lanes lanes(p, w.tile, lane);
   const bool duplicates = plan.slot_of_key;
@@ -410,7 +434,7 @@ inline Float mask_scores(Workspace& w, const Problem& p, const Plan& plan, int c
     const int32_t* position = w.run.position + part.first_key;
     const int32_t first_slot = w.run.first + part.first_key;
     for (int i = 0; i < part.length; ++i, score += kTile) {
-      Float x = select(lanes.own(position[i]), broadcast(kSelfScore), load<Float>(score));
+      Float x = select(lanes.own(position[i]), broadcast(kSelfScore), load<Float>(score) * kLog2E);
       if (duplicates) x -= log2_count(p, plan, w.tile, position[i], lane);
       x = select(lanes.sees(first_slot + i, position[i]), x, broadcast(kMasked));
       store(score, x);
@@ -420,76 +444,81 @@ inline Float mask_scores(Workspace& w, const Problem& p, const Plan& plan, int c
   return highest;
 }
 
-inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
-  Tile& tile = w.tile;
-  const int count = find_stretches(w.stretches, tile, w.run);
-  w.ahead.spread(count_key_groups(w.stretches, count));
-  compute_scores(w.scores, w.run.k, tile.q_transposed, row.k.padded_size, w.stretches, count, w.ahead);
-
+// What the forward keeps of each query of a tile while it merges.
+struct Merge {
   alignas(64) float highest[kTile], total[kTile], old_weight[kTile];
+};
+
+// Scores to exponentials: two rows at once, since two keys make a pair where pairs are stored.
+template <Element element>
+inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count, Merge& merge) {
+  const Tile& tile = w.tile;
   for (int i = 0; i < kTile; ++i) {
-    highest[i] = i < tile.count ? row.highest[tile.query[i]] : kMasked;
-    total[i] = i < tile.count ? row.total[tile.query[i]] : 0;
+    merge.highest[i] = i < tile.count ? row.highest[tile.query[i]] : kMasked;
+    merge.total[i] = i < tile.count ? row.total[tile.query[i]] : 0;
   }
   for (int lane = 0; lane < kTile; lane += kLanes) {
     const Lanes lanes(p, tile, lane);
-    const Float old = load<Float>(highest + lane);
+    const Float old = load<Float>(merge.highest + lane);
     const Float best = mask_scores(w, p, plan, count, lane, old);
     const Float reference = select(best > broadcast(kMasked), best, Float{});
     const Float weight_of_old = exp2(old - reference);
-    Float sum = load<Float>(total + lane) * weight_of_old;
+    Float sum = load<Float>(merge.total + lane) * weight_of_old;
     for (int s = 0; s < count; ++s) {
       const Stretch part = w.stretches[s];
+      const int32_t* position = w.run.position + part.first_key;
       float* score = w.scores + part.first_row * kTile + lane;
-      for (int i = 0; i < part.length; ++i, score += kTile) {
-        Float x = exp2(load<Float>(score) - reference);
-        sum += x;
-        if (lanes.dropout) x = lanes.drop(w.run.position[part.first_key + i], x);
-        store(score, x);
+      for (int i = 0; i < part.length; i += 2, score += 2 * kTile) {
+        Float x = exp2(load<Float>(score) - reference), y = exp2(load<Float>(score + kTile) - reference);
+        sum = sum + x + y;
+        if (lanes.dropout) {
+          x = lanes.drop(position[i], x);
+          y = lanes.drop(position[i + 1], y);
+        }
+        if (element == Element::kPair) {
+          store(score, make_pairs(x, y));
+        } else {
+          store(score, x);
+          store(score + kTile, y);
+        }
       }
     }
-    store(highest + lane, best);
-    store(total + lane, sum);
-    store(old_weight + lane, weight_of_old);
+    store(merge.highest + lane, best);
+    store(merge.total + lane, sum);
+    store(merge.old_weight + lane, weight_of_old);
   }
-  const int64_t size = row.v.padded_size;
-  if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count);
+}
+
+// Adds the weighted values of a tile, in w.rows [kTile, size], to what other runs and rounds gave.
+inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, int64_t size, bool seen, bool finish) {
+  const Tile& tile = w.tile;
   for (int i = 0; i < tile.count; ++i) {
     float* out = row.out.floats(tile.query[i]);
     const float* sum = w.rows + i * size;
-    const float factor = finish && total[i] != 0 ? 1 / total[i] : 1, old = old_weight[i] * factor;
-    if (old_weight[i] == 0 && count) {  // the first to be seen; what is there was never written
+    const float total = merge.total[i];
+    const float factor = finish && total != 0 ? 1 / total : 1, old = merge.old_weight[i] * factor;
+    if (merge.old_weight[i] == 0 && seen) {  // the first to be seen; what is there was never written
       for (int64_t d = 0; d < row.v.size; ++d) out[d] = sum[d] * factor;
-    } else if (count) {
+    } else if (seen) {
       for (int64_t d = 0; d < row.v.size; ++d) out[d] = out[d] * old + sum[d] * factor;
     } else if (factor != 1) {
       for (int64_t d = 0; d < row.v.size; ++d) out[d] *= factor;
     }
-    row.highest[tile.query[i]] = highest[i];
-    row.total[tile.query[i]] = total[i];
+    row.highest[tile.query[i]] = merge.highest[i];
+    row.total[tile.query[i]] = total;
   }
 }
 
-inline void forward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
-  Workspace w;
-  layout_workspace(w, p, scratch);
-  const Row row(p, plan.row);
-  const int32_t step = (int32_t)max_run(p);
-  int32_t first = group.first_slot;
-  do {
-    const int32_t stop = group.stop_slot - first > step ? first + step : group.stop_slot;
-    start_run(w.run, plan, first, stop);
-    const bool last = stop == group.stop_slot;
-    for (int64_t query = group.first_query; query < group.stop_query; query += kTile) {
-      const int64_t stop_query = query + kTile < group.stop_query ? query + kTile : group.stop_query;
-      if (!last && (plan.lo[query] >= stop || plan.hi[stop_query - 1] <= first)) continue;
-      fill_tile(w.tile, p, plan, row, query, stop_query);
-      fill_run(w.run, row, plan.hi[stop_query - 1]);
-      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, false);
-      forward_tile(w, p, plan, row, last && plan.round == p.R - 1);
-    }
-    first = stop;
-  } while (first < group.stop_slot);
+inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
+  w.tile.finite_q = fill_tile(w.tile.q, w.tile.q_transposed, w.tile, row.q);
+  const int count = find_stretches(w.stretches, w.tile, w.run);
+  const int64_t size = row.v.padded_size;
+  Merge merge;
+  w.ahead.spread(count_key_groups(w.stretches, count));
+  compute_scores(w.scores, w.run.k, w.tile.q_transposed, row.k.padded_size, w.stretches, count, w.ahead);
+  softmax<Element::kFloat>(w, p, plan, row, count, merge);
+  if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count);
+  merge_tile(w, row, merge, size, count, finish);
 }
 
 }  // namespace

@@ -21,20 +21,18 @@ inline void delta(const Problem& p, int64_t row_index, int64_t first_query, int6
   }
 }
 
-inline void fill_tile_gradient(Tile& tile, const Row& row) {
-  const int64_t size = row.grad_out.padded_size;
-  Float check{};
-  for (int i = 0; i < tile.count; ++i) row.grad_out.copy(tile.query[i], tile.grad + i * size, check);
-  __builtin_memset(tile.grad + tile.count * size, 0, (kTile - tile.count) * size * sizeof(float));
-  tile.finite_grad = is_zero(check);
-  transpose_tile(tile.grad_transposed, tile.grad, size, 1);
-}
-
 inline void add_row(float* to, const float* from, int64_t size) {
   for (int64_t d = 0; d < size; ++d) to[d] += from[d];
 }
 
-// Turns scores into weights, and gradients of weights into gradients of scores, in place.
+// The weight of a key and the gradient of its score.
+struct WeightAndGradient {
+  Float weight, grad_score;
+};
+
+// Turns scores into weights, and gradients of weights into gradients of scores: in place, or, as bfloat16, the
+// former and latter along queries into w.scores and w.halves, and the latter in pairs of keys in place.
+template <Element element>
 inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count) {
   const Tile& tile = w.tile;
   alignas(64) float highest[kTile], inverse_total[kTile], delta[kTile];
@@ -50,24 +48,40 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
     const Float reference = load<Float>(highest + lane), factor = load<Float>(inverse_total + lane);
     const Float mean = load<Float>(delta + lane);
     const bool duplicates = plan.slot_of_key;
+    const auto of_key = [&](const float* score, const float* grad_weight, int32_t slot, int32_t position) {
+      const Int own = lanes.own(position), seen = lanes.sees(slot, position);
+      Float x = select(own, broadcast(kSelfScore), load<Float>(score) * kLog2E);
+      if (duplicates) x -= log2_count(p, plan, tile, position, lane);
+      Float weight = exp2(select(seen, x, broadcast(kMasked)) - reference) * factor;
+      Float grad = load<Float>(grad_weight);
+      if (lanes.dropout) grad = lanes.drop(position, grad);
+      grad = select(seen & ~own, weight * (grad - mean), Float{});
+      if (lanes.dropout) weight = lanes.drop(position, weight);
+      return WeightAndGradient{weight, grad};
+    };
     for (int s = 0; s < count; ++s) {
       const Stretch part = w.stretches[s];
       float* score = w.scores + part.first_row * kTile + lane;
       float* grad_score = w.grad_scores + part.first_row * kTile + lane;
       const int32_t* position = w.run.position + part.first_key;
-      const int32_t first_slot = w.run.first + part.first_key;
-      for (int i = 0; i < part.length; ++i, score += kTile, grad_score += kTile) {
-        const Int own = lanes.own(position[i]), seen = lanes.sees(first_slot + i, position[i]);
-        Float x = select(own, broadcast(kSelfScore), load<Float>(score));
-        if (duplicates) x -= log2_count(p, plan, tile, position[i], lane);
-        const Float weight = exp2(select(seen, x, broadcast(kMasked)) - reference) * factor;
-        Float grad_weight = load<Float>(grad_score), kept = weight;
-        if (lanes.dropout) {
-          grad_weight = lanes.drop(position[i], grad_weight);
-          kept = lanes.drop(position[i], weight);
+      const int32_t slot = w.run.first + part.first_key;
+      for (int i = 0; i < part.length; i += 2, score += 2 * kTile, grad_score += 2 * kTile) {
+        const auto a = of_key(score, grad_score, slot + i, position[i]);
+        const auto b = of_key(score + kTile, grad_score + kTile, slot + i + 1, position[i + 1]);
+        if (element == Element::kPair) {
+          uint16_t* weights = (uint16_t*)(score - lane) + lane;
+          uint16_t* gradients = (uint16_t*)(w.halves + (part.first_row + i) * kTile / 2) + lane;
+          store_halves(weights, a.weight);
+          store_halves(weights + 2 * kTile, b.weight);
+          store_halves(gradients, a.grad_score);
+          store_halves(gradients + kTile, b.grad_score);
+          store(grad_score, make_pairs(a.grad_score, b.grad_score));
+        } else {
+          store(score, a.weight);
+          store(score + kTile, b.weight);
+          store(grad_score, a.grad_score);
+          store(grad_score + kTile, b.grad_score);
         }
-        store(score, kept);
-        store(grad_score, select(seen & ~own, weight * (grad_weight - mean), Float{}));
       }
     }
   }
@@ -79,11 +93,12 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
   const int count = find_stretches(w.stretches, tile, run);
   if (!count) return;
   const int64_t D = row.q.padded_size, Dv = row.v.padded_size;
-  fill_tile_gradient(tile, row);
+  tile.finite_q = fill_tile(tile.q, tile.q_transposed, tile, row.q);
+  tile.finite_grad = fill_tile(tile.grad, tile.grad_transposed, tile, row.grad_out);
   w.ahead.spread(2 * count_key_groups(w.stretches, count));
   compute_scores(w.scores, run.k, tile.q_transposed, D, w.stretches, count, w.ahead);
   compute_scores(w.grad_scores, run.v, tile.grad_transposed, Dv, w.stretches, count, w.ahead);
-  weights_and_gradients(w, p, plan, row, count);
+  weights_and_gradients<Element::kFloat>(w, p, plan, row, count);
   for (int s = 0; s < count; ++s) {
     const Stretch& part = w.stretches[s];
     careful_product<Order::kByRow, true>(tile.finite_grad, run.grad_v + part.first_key * Dv, Dv,
@@ -95,49 +110,6 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
   }
   weighted_sum(w.rows, w.grad_scores, run.k, D, run.finite_k, w.stretches, count);
   for (int i = 0; i < tile.count; ++i) add_row(row.grad_q.floats(tile.query[i]), w.rows + i * D, row.q.size);
-}
-
-// Adds the gradients of slots [first, stop) of a run to those of their keys.
-inline void flush_gradients(const Run& run, const Row& row, int first, int stop) {
-  for (int i = first; i < stop; ++i) {
-    add_row(row.grad_k.floats(run.position[i]), run.grad_k + i * row.k.padded_size, row.k.size);
-    add_row(row.grad_v.floats(run.position[i]), run.grad_v + i * row.v.padded_size, row.v.size);
-  }
-}
-
-inline void backward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
-  Workspace w;
-  layout_workspace(w, p, scratch);
-  const Row row(p, plan.row);
-  const int32_t step = (int32_t)max_run(p);
-  for (int32_t first = group.first_slot; first < group.stop_slot; first += step) {
-    const int32_t stop = group.stop_slot - first > step ? first + step : group.stop_slot;
-    start_run(w.run, plan, first, stop);
-    const int num_slots = (w.run.length + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
-    __builtin_memset(w.run.grad_k, 0, num_slots * row.k.padded_size * sizeof(float));
-    __builtin_memset(w.run.grad_v, 0, num_slots * row.v.padded_size * sizeof(float));
-    int num_flushed = 0;
-    for (int64_t query = group.first_query; query < group.stop_query; query += kTile) {
-      const int64_t stop_query = query + kTile < group.stop_query ? query + kTile : group.stop_query;
-      if (plan.lo[query] >= stop || plan.hi[stop_query - 1] <= first) continue;
-      fill_tile(w.tile, p, plan, row, query, stop_query);
-      fill_run(w.run, row, plan.hi[stop_query - 1]);
-      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, true);
-      // Slots that no later tile sees are done with.
-      int num_done = stop_query < group.stop_query ? plan.lo[stop_query] - first : w.run.length;
-      num_done = num_done > w.run.num_filled ? w.run.num_filled : num_done;
-      for (int i = num_flushed; i < num_done; ++i) {
-        w.ahead.add(row.grad_k, w.run.position[i]);
-        w.ahead.add(row.grad_v, w.run.position[i]);
-      }
-      backward_tile(w, p, plan, row);
-      if (num_done > num_flushed) {
-        flush_gradients(w.run, row, num_flushed, num_done);
-        num_flushed = num_done;
-      }
-    }
-    flush_gradients(w.run, row, num_flushed, w.run.num_filled);
-  }
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ inline void hash(const HashProblem& p, int64_t row, int64_t first_token, int64_t
     __builtin_memset(x, 0, kTile * D * sizeof(float));
     Float unused{};
     for (int i = 0; i < count; ++i) vectors.copy(token + i, x + i * D, unused);
-    transpose_tile(x_transposed, x, D, 1);
+    transpose_tile(x_transposed, x, D);
     for (int64_t r = 0; r < p.R; ++r) {
       const float* rotation = p.rotations + (h * p.R + r) * num_rotations * p.D;
       int64_t stride = 1;

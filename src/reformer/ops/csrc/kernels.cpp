@@ -1,6 +1,6 @@
 // The kernels for one instruction set: compiled several times, see setup.py.
 
-#include "backward.h"
+#include "groups.h"
 #include "hash.h"
 
 namespace reformer {

@@ -15,6 +15,7 @@ extern const Kernels kGeneric;
 #ifdef REFORMER_X86
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
+extern const Kernels kAvx512Bf16;
 #endif
 
 namespace {
@@ -125,8 +126,10 @@ std::vector<const Kernels*> available_kernels() {
 #ifdef REFORMER_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+    if (__builtin_cpu_supports("avx512bf16")) available.push_back(&kAvx512Bf16);
     available.push_back(&kAvx512);
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available.push_back(&kAvx2);
 #endif
   available.push_back(&kGeneric);

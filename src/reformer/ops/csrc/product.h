@@ -3,6 +3,13 @@
 
 #include "vec.h"
 
+#ifdef REFORMER_BF16
+#include <immintrin.h>
+constexpr bool kHasPairs = true;
+#else
+constexpr bool kHasPairs = false;
+#endif
+
 namespace reformer {
 namespace {
 
@@ -20,7 +27,24 @@ enum class Zeros { kMultiply, kSkip };
 // How A lies in memory: element (i, t) is at i * lda + t (kByRow) or i + t * lda (kByStep).
 enum class Order { kByRow, kByStep };
 
-template <int Vecs, Order order, bool Add, Zeros zeros>
+// What lies in the place of a float: itself, or two bfloat16 whose products with two others are added up.
+enum class Element { kFloat, kPair };
+
+template <Element element>
+inline Float element_at(const float* p) {
+  if (element == Element::kPair) return (Float)broadcast(*(const uint32_t*)__builtin_assume_aligned(p, 4));
+  return broadcast(*p);
+}
+
+template <Element element>
+inline Float multiply_add(Float sum, Float a, Float b) {
+#ifdef REFORMER_BF16
+  if (element == Element::kPair) return (Float)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#endif
+  return sum + a * b;
+}
+
+template <int Vecs, Order order, bool Add, Zeros zeros, Element element>
 inline __attribute__((always_inline)) void register_tile(float* C, int64_t ldc, const float* A, int64_t lda,
                                                          const float* B, int64_t ldb, int64_t depth) {
   Float sum[kTileRows][Vecs];
@@ -33,11 +57,11 @@ inline __attribute__((always_inline)) void register_tile(float* C, int64_t ldc, 
     for (int j = 0; j < Vecs; ++j) b[j] = load<Float>(B + t * ldb + j * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < kTileRows; ++i) {
-      const Float a = broadcast(order == Order::kByRow ? A[i * lda + t] : A[i + t * lda]);
+      const Float a = element_at<element>(order == Order::kByRow ? A + i * lda + t : A + i + t * lda);
 #pragma GCC unroll 8
       for (int j = 0; j < Vecs; ++j) {
         if (zeros == Zeros::kMultiply)
-          sum[i][j] += a * b[j];
+          sum[i][j] = multiply_add<element>(sum[i][j], a, b[j]);
         else
           sum[i][j] += select(a != Float{}, a * b[j], Float{});
       }
@@ -47,18 +71,19 @@ inline __attribute__((always_inline)) void register_tile(float* C, int64_t ldc, 
     for (int j = 0; j < Vecs; ++j) store(C + i * ldc + j * kLanes, sum[i][j]);
 }
 
-// C [m, n] = A [m, depth] @ B [depth, n], or added to C. m is a multiple of 8, n of kLanes.
-template <Order order, bool Add, Zeros zeros = Zeros::kMultiply>
+// C [m, n] = A [m, depth] @ B [depth, n], or added to C. m is a multiple of 8, n of kLanes; the
+// depth counts elements.
+template <Order order, bool Add, Zeros zeros = Zeros::kMultiply, Element element = Element::kFloat>
 __attribute__((noinline)) void product(float* C, int64_t ldc, const float* A, int64_t lda, const float* B,
                                        int64_t ldb, int64_t m, int64_t n, int64_t depth) {
   const int64_t step = order == Order::kByRow ? lda : 1;
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes)
     for (int64_t i = 0; i < m; i += kTileRows)
-      register_tile<2, order, Add, zeros>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
+      register_tile<2, order, Add, zeros, element>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
   if (j < n)
     for (int64_t i = 0; i < m; i += kTileRows)
-      register_tile<1, order, Add, zeros>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
+      register_tile<1, order, Add, zeros, element>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
 }
 
 }  // namespace

@@ -1,0 +1,158 @@
+// The same tiles with bfloat16 products, where the processor has them: one instruction multiplies pairs of
+// neighbours along the depth of a product and adds them up in float32. Vectors are gathered as they are stored,
+// and a second time with the elements of two vectors in turn, for products whose depth runs over vectors.
+//
+// A product with a weight of 0 cannot be skipped here, so what is not finite is left to the other path.
+#pragma once
+
+#include "backward.h"
+
+namespace reformer {
+namespace {
+
+// Vectors as bfloat16 [count, size], and as pairs [count / 2, size] of float places.
+struct PairedVectors {
+  uint16_t* plain;
+  float* pairs;
+  int64_t size;
+
+  PairedVectors(float* memory, int64_t count, int64_t size)
+      : plain((uint16_t*)memory), pairs(memory + count * size / 2), size(size) {}
+
+  // Stores vector i and, where it is the second of two, the pairs of both.
+  void gather(const Vectors& from, int32_t position, int i, Float& check) const {
+    const uint16_t* data = (const uint16_t*)(from.data + position * from.step);
+    uint16_t* to = plain + i * size;
+    for (int64_t d = 0; d < size; d += kLanes) {
+      Halves x{};
+      if (d + kLanes <= from.size)
+        x = load<Halves>(data + d);
+      else if (d < from.size)
+        __builtin_memcpy(&x, data + d, (from.size - d) * sizeof(uint16_t));
+      store(to + d, x);
+      check += (Float)(__builtin_convertvector(x, Uint) << 16) * Float{};
+    }
+    if (i % 2) pair(i);
+  }
+
+  void clear(int i) const {
+    __builtin_memset(plain + i * size, 0, size * sizeof(uint16_t));
+    if (i % 2) pair(i);
+  }
+
+  void pair(int i) const {
+    const uint16_t *first = plain + (i - 1) * size, *second = first + size;
+    for (int64_t d = 0; d < size; d += kLanes)
+      store(pairs + i / 2 * size + d, (Float)(__builtin_convertvector(load<Halves>(first + d), Uint) |
+                                              __builtin_convertvector(load<Halves>(second + d), Uint) << 16));
+  }
+};
+
+struct PairedWorkspace {
+  PairedVectors k, v, q, grad;
+
+  PairedWorkspace(const Workspace& w, const Problem& p)
+      : k(w.run.k, max_run(p), padded_pairs(p.D)),
+        v(w.run.v, max_run(p), padded_pairs(p.Dv)),
+        q(w.tile.q, kTile, padded_pairs(p.D)),
+        grad(w.tile.grad, kTile, padded_pairs(p.Dv)) {}
+};
+
+// As fill_run; false where something is not finite.
+inline bool fill_paired_run(const PairedWorkspace& pairs, Run& run, const Row& row, int32_t stop_slot) {
+  const int stop = stop_slot - run.first < run.length ? stop_slot - run.first : run.length;
+  if (stop <= run.num_filled) return true;
+  constexpr int kAhead = 8;
+  Float check{};
+  for (int i = run.num_filled; i < stop; ++i) {
+    if (i + kAhead < stop) {
+      row.k.prefetch(run.position[i + kAhead]);
+      row.v.prefetch(run.position[i + kAhead]);
+    }
+    pairs.k.gather(row.k, run.position[i], i, check);
+    pairs.v.gather(row.v, run.position[i], i, check);
+  }
+  run.num_filled = stop;
+  for (int i = stop; i % kKeyGroup; ++i) {
+    pairs.k.clear(i);
+    pairs.v.clear(i);
+    if (i >= run.length) run.position[i] = run.position[0];
+  }
+  return is_zero(check);
+}
+
+// The vectors of a tile's queries, gathered, and transposed to [size / 2, kTile] pairs.
+inline bool fill_paired_tile(const PairedVectors& to, float* transposed, const Tile& tile, const Vectors& from) {
+  Float check{};
+  for (int i = 0; i < tile.count; ++i) to.gather(from, tile.query[i], i, check);
+  for (int i = tile.count; i < kTile; ++i) to.clear(i);
+  transpose_tile(transposed, (const float*)to.plain, to.size / 2);
+  return is_zero(check);
+}
+
+template <Order order, bool Add>
+inline void paired_product(float* C, int64_t ldc, const void* A, int64_t lda, const float* B, int64_t ldb,
+                           int64_t m, int64_t n, int64_t depth) {
+  product<order, Add, Zeros::kMultiply, Element::kPair>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2);
+}
+
+// rows [kTile, n] = sum over the keys of weights, in pairs of keys, times vectors.
+inline void paired_sum(float* rows, int64_t n, const float* weights, const PairedVectors& vectors,
+                       const Stretch* stretches, int count) {
+  for (int s = 0; s < count; ++s) {
+    const float* A = weights + stretches[s].first_row * kTile;
+    const float* B = vectors.pairs + stretches[s].first_key / 2 * vectors.size;
+    if (s == 0)
+      paired_product<Order::kByStep, false>(rows, n, A, 2 * kTile, B, vectors.size, kTile, n, stretches[s].length);
+    else
+      paired_product<Order::kByStep, true>(rows, n, A, 2 * kTile, B, vectors.size, kTile, n, stretches[s].length);
+  }
+}
+
+inline void paired_scores(float* scores, const PairedVectors& keys, const float* queries_transposed, Workspace& w,
+                          int count) {
+  compute_scores<Element::kPair>(scores, (const float*)keys.plain, queries_transposed, keys.size / 2, w.stretches,
+                                 count, w.ahead);
+}
+
+inline bool paired_forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
+  const PairedWorkspace pairs(w, p);
+  const int64_t size = row.v.padded_size;
+  if (!fill_paired_tile(pairs.q, w.tile.q_transposed, w.tile, row.q)) return false;
+  const int count = find_stretches(w.stretches, w.tile, w.run);
+  Merge merge;
+  w.ahead.spread(count_key_groups(w.stretches, count));
+  paired_scores(w.scores, pairs.k, w.tile.q_transposed, w, count);
+  softmax<Element::kPair>(w, p, plan, row, count, merge);
+  paired_sum(w.rows, size, w.scores, pairs.v, w.stretches, count);
+  merge_tile(w, row, merge, size, count, finish);
+  return true;
+}
+
+inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row) {
+  const PairedWorkspace pairs(w, p);
+  Tile& tile = w.tile;
+  const int count = find_stretches(w.stretches, tile, w.run);
+  if (!count) return true;
+  if (!fill_paired_tile(pairs.q, tile.q_transposed, tile, row.q)) return false;
+  if (!fill_paired_tile(pairs.grad, tile.grad_transposed, tile, row.grad_out)) return false;
+  const int64_t D = row.k.padded_size, Dv = row.v.padded_size;
+  w.ahead.spread(2 * count_key_groups(w.stretches, count));
+  paired_scores(w.scores, pairs.k, tile.q_transposed, w, count);
+  paired_scores(w.grad_scores, pairs.v, tile.grad_transposed, w, count);
+  weights_and_gradients<Element::kPair>(w, p, plan, row, count);
+  for (int s = 0; s < count; ++s) {
+    const Stretch& part = w.stretches[s];
+    paired_product<Order::kByRow, true>(w.run.grad_v + part.first_key * Dv, Dv, w.scores + part.first_row * kTile,
+                                        kTile, pairs.grad.pairs, pairs.grad.size, part.length, Dv, kTile);
+    paired_product<Order::kByRow, true>(w.run.grad_k + part.first_key * D, D,
+                                        w.halves + part.first_row * kTile / 2, kTile / 2, pairs.q.pairs,
+                                        pairs.q.size, part.length, D, kTile);
+  }
+  paired_sum(w.rows, D, w.grad_scores, pairs.k, w.stretches, count);
+  for (int i = 0; i < tile.count; ++i) add_row(row.grad_q.floats(tile.query[i]), w.rows + i * D, row.q.size);
+  return true;
+}
+
+}  // namespace
+}  // namespace reformer
