@@ -66,7 +66,6 @@ def build_stack(
                 attention_kind(kinds[i % len(kinds)], shape, attention_chunk_length),
                 dropout=dropout,
                 layer_norm_eps=1e-12,
-                chunk_length=700,
             ),
             FeedForward(
                 hidden_size,

@@ -31,9 +31,9 @@ def _input(length: int, batch: int = 2) -> Tensor:
     return torch.randn(batch, length, 16, generator=generator, dtype=torch.float64)
 
 
-def _attention(kind: SelfAttention, *, dropout: float = 0.0, chunk_length: int = 1000) -> Attention:
+def _attention(kind: SelfAttention, *, dropout: float = 0.0) -> Attention:
     torch.manual_seed(0)
-    attention = Attention(kind, dropout=dropout, layer_norm_eps=1e-12, chunk_length=chunk_length).double()
+    attention = Attention(kind, dropout=dropout, layer_norm_eps=1e-12).double()
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return attention
@@ -199,7 +199,7 @@ class TestWeights:
         assert weights.shape == (2, 2, 70, 70)
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 70, dtype=torch.float64))
         assert (weights >= 0).all()
-        mixed = (weights @ attention._heads(x)[2]).transpose(1, 2).flatten(2)
+        mixed = (weights @ attention._heads(*attention.project_in(x, None))[2]).transpose(1, 2).flatten(2)
         torch.testing.assert_close(attention.output(mixed), attention(x, None), rtol=1e-9, atol=1e-11)
 
     def test_are_zero_where_nothing_may_be_seen(self, index: int, causal: bool) -> None:
@@ -217,7 +217,11 @@ class TestWeights:
         kind.shape = _shape(causal=causal, dropout=0.3)
         attention = _attention(kind)
         x = _input(40)
-        mixed = (attention.weights(x, 5) @ attention._heads(x)[2]).transpose(1, 2).flatten(2)
+        mixed = (
+            (attention.weights(x, 5) @ attention._heads(*attention.project_in(x, None))[2])
+            .transpose(1, 2)
+            .flatten(2)
+        )
         torch.testing.assert_close(attention.output(mixed), attention(x, 5), rtol=1e-9, atol=1e-11)
         assert not torch.allclose(attention(x, 5), attention(x, 6))
 
@@ -226,22 +230,6 @@ def test_weights_of_long_inputs_are_an_error() -> None:
     attention = _attention(FullSelfAttention(_shape()))
     with pytest.raises(ValueError, match=f"T must be at most {MAX_ATTENTIONS_LENGTH}, got 2049"):
         attention.weights(torch.zeros(1, MAX_ATTENTIONS_LENGTH + 1, 16, dtype=torch.float64), None)
-
-
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("kind", ALL_KINDS)
-def test_projections_in_chunks_are_the_same_function(kind: str, causal: bool) -> None:
-    x = _input(50)
-    mask = torch.arange(50) < torch.tensor([[50], [31]])
-    results = []
-    for chunk_length in (1000, 7):
-        attention = _attention(attention_kind(kind, _shape(causal=causal)), chunk_length=chunk_length)
-        leaf = x.clone().requires_grad_()
-        attention(leaf, None, mask)[mask].sin().sum().backward()
-        results.append([leaf.grad] + [p.grad for p in attention.parameters()])
-    for whole, parts in zip(*results, strict=True):
-        assert whole is not None
-        torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -115,8 +115,22 @@ def _inputs_of_branches(stack: ReversibleStack) -> list[Tensor]:
     seen: list[Tensor] = []
     for layer in stack.layers:
         for branch in (layer.attention, layer.feed_forward):
-            branch.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+            branch.layer_norm.register_forward_pre_hook(
+                lambda _, inputs: seen.append(inputs[0].detach().clone())
+            )
     return seen
+
+
+def _seeds_of_branches(stack: ReversibleStack) -> list[int | None]:
+    """The list to which every call of a branch, forwards and backwards, will append its seed."""
+    seeds: list[int | None] = []
+    for layer in stack.layers:
+        attend = layer.attention.attend
+        layer.attention.attend = lambda *args, attend=attend: (seeds.append(args[3]), attend(*args))[1]
+        project_out = layer.attention.project_out
+        layer.attention.project_out = lambda *args, f=project_out: (seeds.append(args[1]), f(*args))[1]
+        layer.feed_forward.register_forward_pre_hook(lambda _, inputs: seeds.append(inputs[1]))
+    return seeds
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -132,30 +146,28 @@ def test_inputs_are_rebuilt_bit_for_bit_at_64_layers(dtype: torch.dtype) -> None
     assert len(recording.streams) == 2
     assert all(torch.equal(stream, begun) for stream in recording.streams)
 
-    assert len(inputs) == 2 * 2 * 64
+    # The backward pass projects the input of an attention twice: to attend again, and to differentiate.
+    assert len(inputs) == (2 + 3) * 64
     forwards, backwards = inputs[:128], inputs[128:]
     for layer in range(64):
         attention, feed_forward = forwards[2 * layer : 2 * layer + 2]
-        rebuilt_feed_forward, rebuilt_attention = backwards[2 * (63 - layer) : 2 * (63 - layer) + 2]
-        assert torch.equal(attention, rebuilt_attention), layer
+        rebuilt_feed_forward, *rebuilt_attention = backwards[3 * (63 - layer) :][:3]
         assert torch.equal(feed_forward, rebuilt_feed_forward), layer
+        assert all(torch.equal(attention, rebuilt) for rebuilt in rebuilt_attention), layer
 
 
 def test_every_call_of_a_branch_has_a_seed_of_its_own_and_keeps_it_in_the_backward() -> None:
     stack = build_stack(6)
-    seeds: list[int] = []
-    for layer in stack.layers:
-        for branch in (layer.attention, layer.feed_forward):
-            branch.register_forward_pre_hook(lambda _, inputs: seeds.append(inputs[1]))
+    seeds = _seeds_of_branches(stack)
     y, _ = stack.run(_input(400).requires_grad_(), 3)  # 800 rows: 3 chunks
     forwards = list(seeds)
-    assert len(set(forwards)) == len(forwards) == 6 * (1 + 3)
+    assert len(set(forwards)) == len(forwards) == 6 * (1 + 3 + 3)
     seeds.clear()
     y.sum().backward()
     assert set(seeds) == set(forwards)
     seeds.clear()
     stack.run(_input(400), None)
-    assert seeds == [None] * 24
+    assert seeds == [None] * 42
 
 
 def test_floating_point_streams_are_not_rebuilt_exactly_at_64_layers() -> None:
@@ -260,7 +272,7 @@ def test_backward_after_one_that_was_interrupted_is_an_error() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    handle = stack.layers[1].attention.register_forward_pre_hook(interrupt)
+    handle = stack.layers[1].attention.output.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
         y.sum().backward(retain_graph=True)
     handle.remove()

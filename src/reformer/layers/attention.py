@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from reformer.layers.chunking import chunked
 from reformer.layers.positions import rotate
 from reformer.layers.randomness import derive, dropout, generator
 from reformer.ops import local_attention, lsh_attention, lsh_attention_by_level, lsh_hash
@@ -24,20 +23,21 @@ _LARGEST_FACTOR = 64  # more buckets than this are hashed in two factors
 class Attention(nn.Module):
     """`dense(attention(layer_norm(x)))`, the first branch of a reversible layer.
 
+    In three parts, since the first and last are position-wise: the reversible stack calls them chunk by
+    chunk, forwards and backwards.
+
     Args:
         kind: which attention.
         dropout: probability of dropping a feature of the result.
         layer_norm_eps: added to the variance.
-        chunk_length: tokens whose projections are computed at once.
     """
 
-    def __init__(self, kind: "SelfAttention", *, dropout: float, layer_norm_eps: float, chunk_length: int):
+    def __init__(self, kind: "SelfAttention", *, dropout: float, layer_norm_eps: float):
         super().__init__()
         self.layer_norm = nn.LayerNorm(kind.hidden_size, eps=layer_norm_eps)
         self.self_attention = kind
         self.output = _Output(kind.num_heads * kind.head_size, kind.hidden_size)
         self.dropout = dropout
-        self.chunk_length = chunk_length
 
     def forward(self, x: Tensor, seed: int | None, key_padding_mask: Tensor | None = None) -> Tensor:
         """`[B, T, d]` to `[B, T, d]`.
@@ -47,11 +47,25 @@ class Attention(nn.Module):
             seed: of rotations and dropout in training; None in evaluation.
             key_padding_mask: bool `[B, T]`, True where a real token is; real tokens come first.
         """
-        q, k, v = self._heads(x)
+        q, k, v = self.project_in(x, seed)
+        mixed = self.attend(q, k, v, seed, key_padding_mask)
+        return self.project_out(mixed, None if seed is None else derive(seed, 3))
+
+    def project_in(self, x: Tensor, seed: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[..., H * D]` of `[..., d]`; draws nothing."""
+        return self.self_attention.project(self.layer_norm(x))
+
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+    ) -> Tensor:
+        """Mix the values of tokens: `[B, T, H * D]` to the same."""
+        q, k, v = self._heads(q, k, v)
         mixed = self.self_attention.attend(q, k, v, seed, key_padding_mask)
-        merged = mixed.transpose(1, 2).flatten(2)
-        out_seed = None if seed is None else derive(seed, 3)
-        return chunked(self._project_out, merged, chunk_length=self.chunk_length, seed=out_seed)[0]
+        return mixed.transpose(1, 2).flatten(2)
+
+    def project_out(self, mixed: Tensor, seed: int | None) -> Tensor:
+        """`[..., H * D]` to `[..., d]`, with dropout."""
+        return dropout(self.output(mixed), self.dropout, seed)
 
     def weights(self, x: Tensor, seed: int | None, key_padding_mask: Tensor | None = None) -> Tensor:
         """Attention weights `[B, H, T, T]`, summed over hash rounds.
@@ -67,20 +81,13 @@ class Attention(nn.Module):
                 "output_attentions=True makes [B, H, T, T] tensors: T must be at most "
                 f"{MAX_ATTENTIONS_LENGTH}, got {T}"
             )
-        q, k, _ = self._heads(x)
+        q, k, _ = self._heads(*self.project_in(x, seed))
         values = torch.eye(T, dtype=q.dtype, device=q.device).expand(B, q.shape[1], T, T)
         return self.self_attention.attend(q, k, values, seed, key_padding_mask)
 
-    def _heads(self, x: Tensor) -> list[Tensor]:
-        """Queries, keys and values, `[B, H, T, D]` each: views of `[B, T, H * D]`."""
-        projections = chunked(self._project_in, x, chunk_length=self.chunk_length, seed=None)
+    def _heads(self, *projections: Tensor) -> list[Tensor]:
+        """`[B, T, H * D]` as views `[B, H, T, D]`."""
         return [p.unflatten(-1, (self.self_attention.num_heads, -1)).transpose(1, 2) for p in projections]
-
-    def _project_in(self, rows: Tensor, seed: int | None) -> tuple[Tensor, ...]:
-        return self.self_attention.project(self.layer_norm(rows))
-
-    def _project_out(self, rows: Tensor, seed: int | None) -> Tensor:
-        return dropout(self.output(rows), self.dropout, seed)
 
 
 class _Output(nn.Module):
@@ -130,7 +137,7 @@ class SelfAttention(nn.Module):
 
     @abstractmethod
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[rows, H * D]` of `[rows, d]`; `q . k` is the score."""
+        """Queries, keys and values `[..., H * D]` of `[..., d]`; `q . k` is the score."""
 
     @abstractmethod
     def attend(

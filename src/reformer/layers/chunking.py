@@ -36,28 +36,41 @@ class Parameters:
     """
 
     def __init__(self, module: nn.Module, tensors: Sequence[Tensor], *, begin_with_zeros: bool = False):
-        self.module = module
+        self.methods = _Methods(module)
         names = [name for name, _ in module.named_parameters()]
         leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
-        self.by_name = dict(zip(names, leaves, strict=True))
+        self.by_name = {f"owner.{name}": leaf for name, leaf in zip(names, leaves, strict=True)}
         self.trained = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]
         self.leaves = [leaves[i] for i in self.trained]
         self.grads: list[Tensor | None] = [
             torch.zeros_like(leaf) if begin_with_zeros and leaf.requires_grad else None for leaf in leaves
         ]
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module with these parameters."""
-        return torch.func.functional_call(self.module, self.by_name, args, kwargs)
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the module with these parameters."""
+        return torch.func.functional_call(self.methods, self.by_name, (method, *args))
 
-    def backward(self, outputs: Sequence[Tensor], x: Tensor, grad_outputs: Sequence[Tensor]) -> Tensor:
-        """Add to the gradients of the parameters; return that of the input."""
-        grads = torch.autograd.grad(outputs, (x, *self.leaves), grad_outputs, allow_unused=True)
-        for i, grad in zip(self.trained, grads[1:], strict=True):
+    def backward(
+        self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Add to the gradients of the parameters; return those of the inputs."""
+        grads = torch.autograd.grad(outputs, (*inputs, *self.leaves), grad_outputs, allow_unused=True)
+        for i, grad in zip(self.trained, grads[len(inputs) :], strict=True):
             total = self.grads[i]
             if grad is not None:
                 self.grads[i] = grad if total is None else total.add_(grad)
-        return torch.zeros_like(x) if grads[0] is None else grads[0]
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=False)]
+
+
+class _Methods(nn.Module):
+    """A module whose methods can be called with other parameters."""
+
+    def __init__(self, owner: nn.Module):
+        super().__init__()
+        self.owner = owner
+
+    def forward(self, method: str, *args: Any) -> Any:
+        return getattr(self.owner, method)(*args)
 
 
 def chunked(
@@ -88,63 +101,80 @@ def chunked(
     if len(rows) <= chunk_length:
         outputs = _as_tuple(method(rows, None if seed is None else derive(seed, 0), *flat))
     else:
-        call = _Method(method)
-        outputs = _Chunked.apply(call, chunk_length, seed, flat, rows, *call.parameters())
+        owner: nn.Module = method.__self__  # type: ignore[attr-defined]
+        outputs = _Chunked.apply(owner, method.__name__, chunk_length, seed, flat, rows, *owner.parameters())
     return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
 
-class _Method(nn.Module):
-    """A method of a module as a module, so that it can be called with other parameters."""
+def fill_by_chunks(
+    rows: int, chunk_length: int, part: Callable[[int, slice], Tensor | tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """Put the results of `part(number, chunk)` below one another.
 
-    def __init__(self, method: Callable[..., Any]):
-        super().__init__()
-        self.owner: nn.Module = method.__self__  # type: ignore[attr-defined]
-        self.name: str = method.__name__
-
-    def forward(self, rows: Tensor, seed: int | None, *aligned: Tensor) -> tuple[Tensor, ...]:
-        return _as_tuple(getattr(self.owner, self.name)(rows, seed, *aligned))
+    Args:
+        rows: of the results.
+        chunk_length: rows in a chunk.
+        part: gives one or several `[rows of the chunk, features]`.
+    """
+    if rows <= chunk_length:
+        return _as_tuple(part(0, slice(0, rows)))
+    wholes: tuple[Tensor, ...] = ()
+    for number, chunk in row_chunks(rows, chunk_length):
+        outputs = _as_tuple(part(number, chunk))
+        if not wholes:
+            wholes = tuple(output.new_empty(rows, *output.shape[1:]) for output in outputs)
+        for index in range(len(wholes)):
+            wholes[index][chunk] = outputs[index]
+        del outputs
+    return wholes
 
 
 class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        call: _Method,
+        owner: nn.Module,
+        method: str,
         chunk_length: int,
         seed: int | None,
         aligned: tuple[Tensor, ...],
         rows: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.call, ctx.chunk_length, ctx.seed, ctx.aligned = call, chunk_length, seed, aligned
+        ctx.owner, ctx.method, ctx.chunk_length, ctx.seed, ctx.aligned = (
+            owner,
+            method,
+            chunk_length,
+            seed,
+            aligned,
+        )
         ctx.autocast = autocast_like_now(rows.device.type)
         ctx.save_for_backward(rows, *parameters)
-        outputs: tuple[Tensor, ...] = ()
-        for index, chunk in row_chunks(len(rows), chunk_length):
+
+        def part(number: int, chunk: slice) -> Any:
             with ctx.autocast():
-                parts = call(rows[chunk], *_Chunked._rest(ctx, index, chunk))
-            if not outputs:
-                outputs = tuple(part.new_empty(len(rows), *part.shape[1:]) for part in parts)
-            for output, part in zip(outputs, parts, strict=True):
-                output[chunk] = part
-        return outputs
+                return getattr(owner, method)(rows[chunk], *_Chunked._rest(ctx, number, chunk))
+
+        return fill_by_chunks(len(rows), chunk_length, part)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         rows, *tensors = ctx.saved_tensors
-        parameters = Parameters(ctx.call, tensors)
-        grad_rows = torch.empty_like(rows)
-        for index, chunk in row_chunks(len(rows), ctx.chunk_length):
+        parameters = Parameters(ctx.owner, tensors)
+
+        def part(number: int, chunk: slice) -> Tensor:
             with torch.enable_grad(), ctx.autocast():
                 x = rows[chunk].detach().requires_grad_()
-                parts = parameters.call(x, *_Chunked._rest(ctx, index, chunk))
-            grad_rows[chunk] = parameters.backward(parts, x, [grad[chunk] for grad in grad_outputs])
-        return None, None, None, None, grad_rows, *parameters.grads
+                outputs = parameters.call(ctx.method, x, *_Chunked._rest(ctx, number, chunk))
+            return parameters.backward(_as_tuple(outputs), [x], [grad[chunk] for grad in grad_outputs])[0]
+
+        (grad_rows,) = fill_by_chunks(len(rows), ctx.chunk_length, part)
+        return None, None, None, None, None, grad_rows, *parameters.grads
 
     @staticmethod
-    def _rest(ctx: Any, index: int, chunk: slice) -> tuple[Any, ...]:
-        seed = None if ctx.seed is None else derive(ctx.seed, index)
+    def _rest(ctx: Any, number: int, chunk: slice) -> tuple[Any, ...]:
+        seed = None if ctx.seed is None else derive(ctx.seed, number)
         return seed, *(tensor[chunk] for tensor in ctx.aligned)
 
 

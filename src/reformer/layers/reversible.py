@@ -9,13 +9,15 @@ Floating-point addition cannot be undone exactly, so the streams are fixed-point
 units of 2^-20. Adding and subtracting are then exact, and the rebuilt inputs are the originals.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from reformer.layers.chunking import Parameters, autocast_like_now, chunked, row_chunks
+from reformer.layers.attention import Attention
+from reformer.layers.chunking import Parameters, autocast_like_now, chunked, fill_by_chunks, row_chunks
+from reformer.layers.feed_forward import FeedForward
 from reformer.layers.randomness import derive
 
 FRACTION_BITS = 20
@@ -108,11 +110,11 @@ class ReversibleLayer(nn.Module):
     """The two branches of a layer.
 
     Args:
-        attention: called with `(x, seed, key_padding_mask)` on `[B, T, d]`.
-        feed_forward: position-wise, called with `(x, seed)` on chunks `[rows, d]`.
+        attention: position-wise before and after it mixes tokens.
+        feed_forward: position-wise.
     """
 
-    def __init__(self, attention: nn.Module, feed_forward: nn.Module):
+    def __init__(self, attention: Attention, feed_forward: FeedForward):
         super().__init__()
         self.attention = attention
         self.feed_forward = feed_forward
@@ -125,7 +127,7 @@ class ReversibleStack(nn.Module):
         layers: from first to last.
         residual: "int32" (exact) or "float32".
         reversible: rebuild activations in the backward pass; if False every layer's are stored.
-        chunk_length: tokens that go through a feed-forward at once.
+        chunk_length: tokens that go through what is position-wise at once.
     """
 
     def __init__(
@@ -163,9 +165,7 @@ class ReversibleStack(nn.Module):
             FloatingPointError: a stream left its range; the message names the layer.
         """
         if self.reversible and not output_hidden_states and attention_weights is None:
-            parameters = [
-                p for layer in self.layers for branch in _branches(layer) for p in branch.parameters()
-            ]
+            parameters = [p for branches in _layers(self) for branch in branches for p in branch.parameters()]
             y1, y2 = _Reversible.apply(self, seed, key_padding_mask, x, *parameters)
             return _SideBySide.apply(y1, y2), []
         y1, y2, states = _run_stored(self, seed, key_padding_mask, x, attention_weights)
@@ -211,11 +211,8 @@ class _Reversible(torch.autograd.Function):
         for index in reversed(range(len(stack.layers))):
             attention, feed_forward = parameters[2 * index : 2 * index + 2]
             attention_seed, feed_forward_seed = _branch_seeds(ctx.seed, index)
-            rows = [t.view(-1, t.shape[-1]) for t in (stream1, stream2, grad1, grad2)]
-            for number, chunk in row_chunks(len(rows[0]), stack.chunk_length):
-                y1, x2, g1, g2 = (r[chunk] for r in rows)
-                g1 += _undo(ctx, feed_forward, x2, g2, y1, _chunk_seed(feed_forward_seed, number))
-            grad2 += _undo(ctx, attention, stream1, grad1, stream2, attention_seed, ctx.mask)
+            _undo_feed_forward(ctx, feed_forward, stream1, stream2, grad1, grad2, feed_forward_seed)
+            _undo_attention(ctx, attention, stream1, stream2, grad1, grad2, attention_seed)
         # Both streams begin as the input: exact ones that differ show that they were not rebuilt.
         if isinstance(stack.residual, FixedPoint) and not torch.equal(stream1, stream2):
             raise RuntimeError(
@@ -229,22 +226,23 @@ class _Reversible(torch.autograd.Function):
 def _run_forward(ctx: Any, stream1: Tensor, stream2: Tensor) -> None:
     """Take the streams through all layers, in place."""
     stack: ReversibleStack = ctx.stack
-    residual = stack.residual
-    rows1, rows2 = (stream.view(-1, stream.shape[-1]) for stream in (stream1, stream2))
     overflows = []
     global_state = torch.get_rng_state()
     with torch.no_grad(), ctx.autocast():
-        for index, layer in enumerate(stack.layers):
-            attention, feed_forward = _branches(layer)
+        for index, (attention, feed_forward) in enumerate(_layers(stack)):
             attention_seed, feed_forward_seed = _branch_seeds(ctx.seed, index)
-            update = attention(residual.decode(stream2, ctx.dtype), attention_seed, ctx.mask)
-            overflows.append(residual.add_(stream1, update))
-            del update
-            overflow = torch.zeros_like(overflows[-1])
-            for number, chunk in row_chunks(len(rows1), stack.chunk_length):
-                x = residual.decode(rows1[chunk], ctx.dtype)
-                update = feed_forward(x, _chunk_seed(feed_forward_seed, number))
-                overflow |= residual.add_(rows2[chunk], update)
+            q, k, v = _project_in(ctx, attention.project_in, stream2)
+            mixed = attention.attend(q, k, v, attention_seed, ctx.mask)
+            del q, k, v
+            overflow = torch.zeros((), dtype=torch.bool, device=stream1.device)
+            for rows1, rows, seed in _chunks(stack, _out_seed(attention_seed), stream1, mixed):
+                overflow |= stack.residual.add_(rows1, attention.project_out(rows, seed))
+            overflows.append(overflow)
+            del mixed, rows
+            overflow = torch.zeros_like(overflow)
+            for rows1, rows2, seed in _chunks(stack, feed_forward_seed, stream1, stream2):
+                update = feed_forward(stack.residual.decode(rows1, ctx.dtype), seed)
+                overflow |= stack.residual.add_(rows2, update)
             overflows.append(overflow)
     if not torch.equal(torch.get_rng_state(), global_state):
         raise RuntimeError(
@@ -254,22 +252,77 @@ def _run_forward(ctx: Any, stream1: Tensor, stream2: Tensor) -> None:
     _raise_overflow(overflows)
 
 
-def _undo(
+def _undo_feed_forward(
     ctx: Any,
     parameters: Parameters,
-    stream: Tensor,
-    grad: Tensor,
-    input_stream: Tensor,
+    stream1: Tensor,
+    stream2: Tensor,
+    grad1: Tensor,
+    grad2: Tensor,
     seed: int | None,
-    *rest: Tensor | None,
-) -> Tensor:
-    """Call a branch again, take its result off the stream, and return the gradient of its input."""
+) -> None:
+    """Take the branch off the second stream, and add the gradient of its input to that of the first."""
     residual = ctx.stack.residual
+    for y1, x2, g1, g2, chunk_seed in _chunks(ctx.stack, seed, stream1, stream2, grad1, grad2):
+        with torch.enable_grad(), ctx.autocast():
+            x = residual.decode(y1, ctx.dtype).requires_grad_()
+            update = parameters.call("__call__", x, chunk_seed)
+        residual.subtract_(x2, update.detach())
+        g1 += parameters.backward([update], [x], [g2.to(update.dtype)])[0]
+
+
+def _undo_attention(
+    ctx: Any,
+    parameters: Parameters,
+    stream1: Tensor,
+    stream2: Tensor,
+    grad1: Tensor,
+    grad2: Tensor,
+    seed: int | None,
+) -> None:
+    """Take the branch off the first stream, and add the gradient of its input to that of the second."""
+    stack, residual = ctx.stack, ctx.stack.residual
+
+    def project_in(x: Tensor, seed: None) -> Any:
+        return parameters.call("project_in", x, seed)
+
+    with torch.no_grad(), ctx.autocast():
+        projections = _project_in(ctx, project_in, stream2)
     with torch.enable_grad(), ctx.autocast():
-        x = residual.decode(input_stream, ctx.dtype).requires_grad_()
-        update = parameters.call(x, seed, *rest)
-    residual.subtract_(stream, update.detach())
-    return parameters.backward([update], x, [grad.to(update.dtype)])
+        projections = [p.requires_grad_() for p in projections]
+        mixed = parameters.call("attend", *projections, seed, ctx.mask)
+    grad_mixed = torch.empty_like(mixed)
+    for rows1, rows, g1, g, chunk_seed in _chunks(stack, _out_seed(seed), stream1, mixed, grad1, grad_mixed):
+        with torch.enable_grad(), ctx.autocast():
+            leaf = rows.detach().requires_grad_()
+            update = parameters.call("project_out", leaf, chunk_seed)
+        residual.subtract_(rows1, update.detach())
+        g.copy_(parameters.backward([update], [leaf], [g1.to(update.dtype)])[0])
+    grads = [grad.contiguous() for grad in parameters.backward([mixed], projections, [grad_mixed])]
+    del mixed, rows, projections, grad_mixed, g
+    for rows2, g2, *g, _ in _chunks(stack, None, stream2, grad2, *grads):
+        with torch.enable_grad(), ctx.autocast():
+            x = residual.decode(rows2, ctx.dtype).requires_grad_()
+            outputs = parameters.call("project_in", x, None)
+        g2 += parameters.backward(outputs, [x], g)[0]
+
+
+def _project_in(ctx: Any, project_in: Callable[..., tuple[Tensor, ...]], stream2: Tensor) -> list[Tensor]:
+    """Queries, keys and values `[B, T, H * D]` of a stream."""
+    rows = stream2.view(-1, stream2.shape[-1])
+    projections = fill_by_chunks(
+        len(rows),
+        ctx.stack.chunk_length,
+        lambda _, chunk: project_in(ctx.stack.residual.decode(rows[chunk], ctx.dtype), None),
+    )
+    return [p.view(*stream2.shape[:-1], -1) for p in projections]
+
+
+def _chunks(stack: ReversibleStack, seed: int | None, *tensors: Tensor) -> Iterator[Any]:
+    """Views `[rows, features]` of all tensors, chunk by chunk, each time with a seed."""
+    flat = [tensor.view(-1, tensor.shape[-1]) for tensor in tensors]
+    for number, chunk in row_chunks(len(flat[0]), stack.chunk_length):
+        yield *(rows[chunk] for rows in flat), None if seed is None else derive(seed, number)
 
 
 class _SideBySide(torch.autograd.Function):
@@ -301,13 +354,18 @@ def _run_stored(
     stream1, stream2 = residual.encode(x), residual.encode(x)
     value1, value2 = (_Value.apply(residual, stream, value1) for stream in (stream1, stream2))
     overflows, states = [], []
-    for index, layer in enumerate(stack.layers):
-        attention, feed_forward = _branches(layer)
+    for index, (attention, feed_forward) in enumerate(_layers(stack)):
         attention_seed, feed_forward_seed = _branch_seeds(seed, index)
         states.append(value2.to(x.dtype))
         if attention_weights is not None:
-            attention_weights.append(attention.weights(value2.to(x.dtype), attention_seed, mask))  # type: ignore[operator]
-        update = attention(value2.to(x.dtype), attention_seed, mask)
+            attention_weights.append(attention.weights(value2.to(x.dtype), attention_seed, mask))
+        q, k, v = chunked(
+            attention.project_in, value2.to(x.dtype), chunk_length=stack.chunk_length, seed=None
+        )
+        mixed = attention.attend(q, k, v, attention_seed, mask)
+        (update,) = chunked(
+            attention.project_out, mixed, chunk_length=stack.chunk_length, seed=_out_seed(attention_seed)
+        )
         stream1, value1, overflow = _Add.apply(residual, stream1, value1, update)
         overflows.append(overflow)
         (update,) = chunked(
@@ -349,23 +407,24 @@ class _Add(torch.autograd.Function):
         return None, None, grad, grad.to(ctx.dtype)
 
 
-def _branches(layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-    return layer.attention, layer.feed_forward  # type: ignore[return-value]
+def _layers(stack: ReversibleStack) -> Iterator[tuple[Attention, FeedForward]]:
+    for layer in stack.layers:
+        yield layer.attention, layer.feed_forward  # type: ignore[misc]
 
 
 def _branch_seeds(seed: int | None, index: int) -> tuple[int | None, int | None]:
     return (None, None) if seed is None else (derive(seed, index, 0), derive(seed, index, 1))
 
 
-def _chunk_seed(seed: int | None, number: int) -> int | None:
-    return None if seed is None else derive(seed, number)
+def _out_seed(attention_seed: int | None) -> int | None:
+    return None if attention_seed is None else derive(attention_seed, 3)
 
 
 def _parameters_of_branches(stack: ReversibleStack, tensors: list[Tensor]) -> list[Parameters]:
     """The parameters of each branch, in order, with gradients of zero."""
     found, position = [], 0
-    for layer in stack.layers:
-        for branch in _branches(layer):
+    for branches in _layers(stack):
+        for branch in branches:
             count = sum(1 for _ in branch.parameters())
             found.append(Parameters(branch, tensors[position : position + count], begin_with_zeros=True))
             position += count

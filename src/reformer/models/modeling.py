@@ -89,7 +89,6 @@ def _layer(config: ReformerConfig, index: int) -> ReversibleLayer:
         _self_attention(config, index),
         dropout=config.hidden_dropout_prob,
         layer_norm_eps=config.layer_norm_eps,
-        chunk_length=_chunk_length(config.hidden_size),
     )
     feed_forward = FeedForward(
         config.hidden_size,
