@@ -26,6 +26,11 @@ MAX_NUM_BUCKETS = 16384  # the default of ReformerConfig
 FactorRule = Callable[[int], tuple[int, ...]]
 
 
+def layer_factors(num_buckets: int) -> tuple[int, ...]:
+    """How models factorise a number of buckets."""
+    return factors(num_buckets, HEAD_SIZE)
+
+
 @dataclass(frozen=True)
 class Level:
     """Queries behind the previous level and before `end`, hashed with these factors as all keys are."""
@@ -144,7 +149,7 @@ def attention_layer(window: str) -> LSHSelfAttention:
     )
 
 
-def growing(num_keys: int, rule: FactorRule = factors) -> Scheme:
+def growing(num_keys: int, rule: FactorRule = layer_factors) -> Scheme:
     """Bucket window with the levels of causal models, whose numbers of buckets a rule factorises."""
     levels = attention_layer("bucket").levels(num_keys)
     return Scheme("bucket", [Level(end, rule(num_buckets)) for end, num_buckets in levels])
@@ -154,9 +159,9 @@ def schemes(num_keys: int) -> dict[str, Scheme]:
     """The schemes that are compared."""
     chunks = num_keys // CHUNK_LENGTH
     return {
-        "chunks": Scheme("chunk", [Level(num_keys, factors(2 * chunks))]),
-        "bucket T/C": Scheme("bucket", [Level(num_keys, factors(chunks))]),
-        "bucket fixed": Scheme("bucket", [Level(num_keys, factors((1 << 20) // CHUNK_LENGTH))]),
+        "chunks": Scheme("chunk", [Level(num_keys, balanced_factors(2 * chunks, 2))]),
+        "bucket T/C": Scheme("bucket", [Level(num_keys, layer_factors(chunks))]),
+        "bucket fixed": Scheme("bucket", [Level(num_keys, layer_factors((1 << 20) // CHUNK_LENGTH))]),
         "bucket growing": growing(num_keys),
     }
 
@@ -166,7 +171,7 @@ def factor_schemes(num_keys: int) -> dict[str, Scheme]:
     rules: dict[str, FactorRule] = {
         "one": lambda n: (n,),
         "one to 256, then two": lambda n: balanced_factors(n, 1 if n <= 256 else 2),
-        "the layer's": factors,
+        "the layer's": layer_factors,
         "three": lambda n: balanced_factors(n, 3),
     }
     return {name: growing(num_keys, rule) for name, rule in rules.items()}

@@ -92,7 +92,7 @@ def test_lsh_attention_by_level_equals_a_loop_over_queries() -> None:
     assert len(levels) == 5
     begin = 0
     for level, (end, num_buckets) in enumerate(levels):
-        buckets = layer._hash(q[:, :, :end], factors(num_buckets), level, None, None)
+        buckets = layer._hash(q[:, :, :end], factors(num_buckets, D), level, None, None)
         assert len(buckets.unique()) == num_buckets
         for h in range(2):
             for p in range(begin, end):
@@ -113,12 +113,21 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.parametrize("head_size", [16, 48, 64, 65, 128])
 @pytest.mark.parametrize("power", range(15))
-def test_factors_multiply_to_the_number_and_are_even(power: int) -> None:
-    found = factors(1 << power)
-    assert math.prod(found) == 1 << power
+def test_factors_are_even_and_multiply_to_about_the_number(power: int, head_size: int) -> None:
+    found = factors(1 << power, head_size)
+    assert 0.75 * 2**power <= math.prod(found) <= 2**power
     assert all(n % 2 == 0 for n in found) or found == (1,)
     assert max(found) <= 128
+
+
+@pytest.mark.parametrize(("head_size", "largest"), [(48, 13), (64, 16), (128, 14)])
+def test_factors_of_large_heads_take_no_more_columns_than_are_orthonormal(
+    head_size: int, largest: int
+) -> None:
+    for power in range(1, largest + 1):
+        assert sum(factors(1 << power, head_size)) <= 2 * head_size
 
 
 class TestRotations:

@@ -17,7 +17,7 @@ from reformer.ops import local_attention, lsh_attention, lsh_attention_by_level,
 MAX_ATTENTIONS_LENGTH = 2048
 """Longest input whose attention weights `[B, H, T, T]` are given out."""
 
-_LARGEST_FACTOR = 64  # more buckets than this are hashed in two factors
+_LARGEST_FACTOR = 64  # more buckets than this are hashed in several factors
 
 
 class Attention(nn.Module):
@@ -276,7 +276,7 @@ class LSHSelfAttention(SelfAttention):
     ) -> Tensor:
         if self.shape.causal and self.window == "bucket" and self.num_buckets is None:
             buckets = [
-                self._hash(q[:, :, :end], factors(num_buckets), level, seed, None)
+                self._hash(q[:, :, :end], factors(num_buckets, self.head_size), level, seed, None)
                 for level, (end, num_buckets) in enumerate(self.levels(q.shape[2]))
             ]
             q, k = self._rotate(q, k)
@@ -332,7 +332,7 @@ class LSHSelfAttention(SelfAttention):
         for num_buckets in sorted(set(wanted)):
             rows = [b for b in range(B) if wanted[b] == num_buckets]
             mask = None if key_padding_mask is None else key_padding_mask[rows]
-            buckets[rows] = self._hash(q[rows], factors(num_buckets), 0, seed, mask)
+            buckets[rows] = self._hash(q[rows], factors(num_buckets, self.head_size), 0, seed, mask)
         return buckets
 
     def _choose_num_buckets(self, length: int) -> int:
@@ -367,9 +367,21 @@ def _orthonormal(rotations: Tensor) -> Tensor:
     return torch.cat(blocks, dim=-1).transpose(1, 2).to(rotations.dtype)
 
 
-def factors(num_buckets: int) -> tuple[int, ...]:
-    """Factors of a power of two: one up to 64, above that two as equal as can be."""
+def factors(num_buckets: int, head_size: int) -> tuple[int, ...]:
+    """Factors of `num_buckets`, a power of two, or a little less: one up to 64, above that two or three.
+
+    n buckets take n / 2 columns of a rotation, and no more than D columns are orthonormal. Two factors
+    that take more are not independent, and fill their buckets unevenly; a small third factor then saves
+    columns of the second (measured by `python -m benchmarks.visibility`).
+    """
     if num_buckets <= _LARGEST_FACTOR:
         return (num_buckets,)
     first = 1 << (num_buckets.bit_length() // 2)
-    return first, num_buckets // first
+    second = num_buckets // first
+    if first + second <= 2 * head_size:
+        return first, second
+    third = 2 * math.ceil(num_buckets / (2 * head_size**2))
+    if head_size % 2 or 4 * third > head_size:
+        return first, second
+    second = min(head_size - third, num_buckets // (2 * head_size * third) * 2)
+    return head_size, second, third
