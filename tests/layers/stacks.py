@@ -13,10 +13,13 @@ from reformer.layers.attention import (
     LSHSelfAttention,
     SelfAttention,
 )
+from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
-from reformer.layers.reversible import FixedPoint, FloatingPoint, ReversibleLayer, ReversibleStack
+from reformer.layers.residuals import FixedPoint, FloatingPoint
+from reformer.layers.reversible import ReversibleLayer, ReversibleStack
 
 HIDDEN_SIZE = 16
+MEMORY_SIZE = 24
 ALL_KINDS = ("local", "lsh", "full")
 
 
@@ -56,6 +59,7 @@ def build_stack(
     dropout: float = 0.1,
     chunk_length: int = 300,
     attention_chunk_length: int = 16,
+    cross_attention: bool = False,
 ) -> ReversibleStack:
     """A stack with the same random weights at each call."""
     torch.manual_seed(0)
@@ -74,6 +78,11 @@ def build_stack(
                 dropout=dropout,
                 layer_norm_eps=1e-12,
             ),
+            CrossAttention(
+                hidden_size, MEMORY_SIZE, 2, hidden_size // 2, dropout=dropout, layer_norm_eps=1e-12
+            )
+            if cross_attention
+            else None,
         )
         for i in range(num_layers)
     ]

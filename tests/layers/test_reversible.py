@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reformer.layers.reversible import LIMIT, FixedPoint, FloatingPoint, ReversibleStack
+from reformer.layers.residuals import LIMIT, FixedPoint, FloatingPoint
+from reformer.layers.reversible import ReversibleStack
 from tests.layers import child
 from tests.layers.live_tensors import LiveTensors
 from tests.layers.stacks import (
