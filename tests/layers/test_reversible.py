@@ -193,6 +193,23 @@ def test_any_chunk_length_gives_the_same_function() -> None:
         )
 
 
+@pytest.mark.parametrize("seed", [3, None], ids=["train", "eval"])
+def test_compiled_branches_give_the_same_gradients(seed: int | None) -> None:
+    x = _input(400)  # 800 rows: 3 chunks, one of another size
+    stack = build_stack(3, dropout=0.0)
+    plain = _gradients(stack, x, seed)
+    stack = build_stack(3, dropout=0.0)
+    stack.compile_branches(backend="aot_eager")
+    compiled = _gradients(stack, x, seed)
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_branches_with_dropout_cannot_be_compiled() -> None:
+    with pytest.raises(ValueError, match=r"hidden_dropout_prob must be 0, got 0\.5"):
+        build_stack(1, dropout=0.5).compile_branches()
+
+
 def test_second_backward_gives_the_same_gradients() -> None:
     stack = build_stack(4)
     x = _input(60).requires_grad_()

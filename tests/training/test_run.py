@@ -123,6 +123,24 @@ def test_bf16(base_run: Path, make_recipe: MakeRecipe) -> None:
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
 
 
+def test_compiling_needs_a_compiler(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="on a CPU; no-such-compiler was not found"):
+        run(make_recipe("training.compile=true", "model.hidden_dropout_prob=0"))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_has_the_losses_of_one_that_is_not(make_recipe: MakeRecipe) -> None:
+    plain, compiled = (
+        run(make_recipe(f"training.compile={way}", f"output_dir={way}", "model.hidden_dropout_prob=0"))
+        for way in ("false", "true")
+    )
+    losses = [
+        [line["loss"] for line in metrics(result.folder) if "loss" in line] for result in (plain, compiled)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_whole_text_without_evaluation(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("In the beginning was the Word. " * 20)
     recipe = make_recipe(
@@ -230,6 +248,7 @@ def test_a_loss_that_is_not_a_number_stops_training(
         ("training.lengths.0.length=501", "501 tokens, but the longest record of the training data has 500"),
         ("model.num_buckets=7", "num_buckets"),
         ("data.train=[missing.fa]", "missing.fa: cannot be read"),
+        ("training.compile=true", "branches with dropout cannot be compiled: hidden_dropout_prob must be 0"),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_is_made(

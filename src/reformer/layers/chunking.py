@@ -38,7 +38,7 @@ class Parameters:
     def __init__(self, module: nn.Module, tensors: Sequence[Tensor], *, begin_with_zeros: bool = False):
         self.methods = _Methods(module)
         names = [name for name, _ in module.named_parameters()]
-        leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in tensors]
+        leaves = [nn.Parameter(tensor.detach(), tensor.requires_grad) for tensor in tensors]
         self.by_name = {f"owner.{name}": leaf for name, leaf in zip(names, leaves, strict=True)}
         self.trained = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]
         self.leaves = [leaves[i] for i in self.trained]

@@ -25,7 +25,8 @@ class Pass:
     """What all half-steps of a pass share.
 
     `dtype` is that of the values that branches read. The masks are bool, True where a real token is:
-    of the streams `[B, T]` and of the memory `[B, S]`.
+    of the streams `[B, T]` and of the memory `[B, S]`. `compiled` says that branches are compiled, to code of
+    its own where gradients are wanted.
     """
 
     residual: Residual
@@ -34,6 +35,7 @@ class Pass:
     autocast: Callable[[], AbstractContextManager[None]]
     mask: Tensor | None
     memory_mask: Tensor | None
+    compiled: bool = False
 
 
 @dataclass
@@ -92,8 +94,11 @@ class HalfStep:
     ) -> Tensor:
         overflow = torch.zeros((), dtype=torch.bool, device=data.device)
         for rows, of_target, chunk_seed in self._chunks(seed, data, target.data):
-            update = self._method(method)(decode(rows), chunk_seed)
-            overflow |= self.shared.residual.add_(of_target, update)
+            # What the backward pass will subtract must have the same bits, so the same code gives it here.
+            leaf = decode(rows).requires_grad_(self.shared.compiled)
+            with torch.set_grad_enabled(self.shared.compiled):
+                update = self._method(method)(leaf, chunk_seed)
+            overflow |= self.shared.residual.add_(of_target, update.detach())
         return overflow
 
     def _undo_rows(
@@ -123,6 +128,8 @@ class HalfStep:
     def _chunks(self, seed: int | None, *tensors: Tensor | None) -> Iterator[Any]:
         """Views `[rows, features]` of all tensors, chunk by chunk, each time with a seed."""
         flat = [tensor.view(-1, tensor.shape[-1]) for tensor in tensors if tensor is not None]
+        if self.shared.compiled:
+            seed = None  # of dropout that there is not; compiled code would be made anew for each
         for number, chunk in row_chunks(len(flat[0]), self.shared.chunk_length):
             yield *(rows[chunk] for rows in flat), None if seed is None else derive(seed, number)
 

@@ -22,6 +22,8 @@ from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
 from reformer.layers.randomness import derive
 from reformer.layers.residuals import LIMIT, RESIDUALS, FixedPoint, Residual
 
+_POSITION_WISE = ("project_in", "project_memory", "project_out")
+
 
 class ReversibleLayer(nn.Module):
     """The branches of a layer, in order: its submodules.
@@ -60,6 +62,33 @@ class ReversibleStack(nn.Module):
         self.residual: Residual = RESIDUALS[residual]()
         self.reversible = reversible
         self.chunk_length = chunk_length
+        self.compiled = False
+
+    def compile_branches(self, **options: Any) -> None:
+        """Compile what is position-wise in the branches; attention itself has kernels.
+
+        Layers of the same kind share the compiled code, whose results differ by rounding.
+
+        Args:
+            options: of `torch.compile`.
+
+        Raises:
+            ValueError: a branch has dropout, whose numbers compiled code cannot draw again.
+        """
+        for branch in _branches(self):
+            if branch.dropout:
+                raise ValueError(
+                    f"branches with dropout cannot be compiled: hidden_dropout_prob must be 0, "
+                    f"got {branch.dropout}"
+                )
+            for name in _POSITION_WISE if hasattr(branch, "attend") else ("forward",):
+                if hasattr(branch, name):
+                    setattr(
+                        branch,
+                        name,
+                        torch.compile(getattr(branch, name), fullgraph=True, dynamic=True, **options),
+                    )
+        self.compiled = True
 
     def run(
         self,
@@ -97,6 +126,7 @@ class ReversibleStack(nn.Module):
             autocast_like_now(x.device.type),
             key_padding_mask,
             memory_mask,
+            self.compiled,
         )
         if self.reversible and not output_hidden_states and attention_weights is None:
             parameters = [p for branch in _branches(self) for p in branch.parameters()]

@@ -92,6 +92,8 @@ class TrainingSection(_Section):
         weight_decay: AdamW's, on matrices only.
         clip_grad_norm: largest norm of the gradient; 0 for no clipping.
         bf16: run matrix products in bfloat16 (autocast).
+        compile: run what is position-wise in the layers through torch.compile; needs hidden_dropout_prob 0
+            and, on a CPU, a C++ compiler.
         eval_every: steps between evaluations; one more follows the last step.
         eval_length: tokens per window of an evaluation, or "full"; that of the last stage by default.
         save_every: steps between checkpoints; one more follows the last step.
@@ -108,6 +110,7 @@ class TrainingSection(_Section):
     weight_decay: NonNegative = 0.0
     clip_grad_norm: NonNegative = 1.0
     bf16: bool = False
+    compile: bool = False
     eval_every: Count = 100
     eval_length: Annotated[int, Field(ge=3)] | Literal["full"] | None = None
     save_every: Count = 100

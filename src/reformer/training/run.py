@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +81,8 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     if resume:
         check_same_data(folder, data)
     model, tokenizer = _build_model(recipe, data.train)
+    if recipe.training.compile:
+        _compile(recipe, model, use_cpu)
 
     from reformer.training.trainer import training_arguments
 
@@ -178,6 +182,16 @@ def _trainer(
     return trainer
 
 
+def _compile(recipe: Recipe, model: PreTrainedModel, use_cpu: bool) -> None:
+    compiler = os.environ.get("CXX") or "g++"
+    if use_cpu and shutil.which(compiler) is None:
+        raise recipe.error("training.compile", f"needs a C++ compiler on a CPU; {compiler} was not found")
+    try:
+        model.reformer.encoder.compile_branches()
+    except ValueError as error:
+        raise recipe.error("training.compile", str(error)) from error
+
+
 def _recorders(
     folder: Path, batches: TrainingBatches, num_steps: int, console: Console
 ) -> tuple[list[Recorder], float]:
@@ -207,8 +221,19 @@ def _announce(
         f"model   {sum(p.numel() for p in model.parameters()):,} parameters on {device}",
     ):
         _say(console, text)
+    if recipe.training.bf16 and device.type == "cpu" and not _has_bfloat16_instructions():
+        _say(
+            console,
+            "bf16    this processor has no bfloat16 instructions: float32 would be several times faster",
+        )
     if checkpoint is not None:
         _say(console, f"resumes {checkpoint}")
+
+
+def _has_bfloat16_instructions() -> bool:
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or not torch.cpu._is_avx2_supported()  # unknown off x86
 
 
 def _finish(folder: Path, trainer: ReformerTrainer, console: Console) -> Path:
