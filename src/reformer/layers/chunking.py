@@ -39,7 +39,9 @@ class Parameters:
         self.methods = _Methods(module)
         names = [name for name, _ in module.named_parameters()]
         leaves = [nn.Parameter(tensor.detach(), tensor.requires_grad) for tensor in tensors]
-        self.by_name = {f"owner.{name}": leaf for name, leaf in zip(names, leaves, strict=True)}
+        self.by_name: dict[str, Tensor] = {
+            f"owner.{name}": leaf for name, leaf in zip(names, leaves, strict=True)
+        }
         self.trained = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]
         self.leaves = [leaves[i] for i in self.trained]
         self.grads: list[Tensor | None] = [

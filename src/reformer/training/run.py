@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from reformer.data.tokens import TokenArray
+    from reformer.models.auto import ReformerForCausalLM
     from reformer.training.batches import TrainingBatches
     from reformer.training.trainer import ReformerTrainer
 
@@ -115,7 +116,7 @@ def _resolve_device(recipe: Recipe) -> str:
         raise recipe.error("training.device", str(error)) from error
 
 
-def _build_model(recipe: Recipe, train: TokenArray) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _build_model(recipe: Recipe, train: TokenArray) -> tuple[ReformerForCausalLM, PreTrainedTokenizerBase]:
     """A new model with the tokenizer of the data; its weights follow from the seed."""
     from transformers import set_seed
     from transformers.utils import logging
@@ -182,7 +183,7 @@ def _trainer(
     return trainer
 
 
-def _compile(recipe: Recipe, model: PreTrainedModel, use_cpu: bool) -> None:
+def _compile(recipe: Recipe, model: ReformerForCausalLM, use_cpu: bool) -> None:
     compiler = os.environ.get("CXX") or "g++"
     if use_cpu and shutil.which(compiler) is None:
         raise recipe.error("training.compile", f"needs a C++ compiler on a CPU; {compiler} was not found")
