@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from reformer.ops import cpu, reference
 from reformer.ops.tiled import Scoring, TiledAttention
+from reformer.ops.triton import attention as triton
+from reformer.ops.triton.support import unsupported as triton_unsupported
 from reformer.ops.windows import Layout, Plan, bucket_duplicates, bucket_plan, chunk_plans, local_plan
 
 Backend = Literal["auto", "reference", "torch", "cpu", "triton"]
@@ -78,6 +80,7 @@ def lsh_attention(
         ValueError: shapes, dtypes or options do not fit.
         NotImplementedError: the backend asked for cannot run here.
     """
+    own_buckets = k_buckets is None or k_buckets is q_buckets
     k_buckets = q_buckets if k_buckets is None else k_buckets
     _check_tensors(q, k, v, key_padding_mask)
     _check_buckets(q, k, q_buckets, k_buckets)
@@ -123,8 +126,8 @@ def lsh_attention(
             dropout_seed=dropout_seed,
         )
 
-    if chosen == "cpu":
-        return cpu.attention(
+    if chosen in ("cpu", "triton"):
+        return _compiled(chosen, own_buckets=own_buckets)(
             q,
             k,
             v,
@@ -241,8 +244,8 @@ def lsh_attention_by_level(
         ]
         return torch.cat(outputs, dim=2)
 
-    if chosen == "cpu":
-        return cpu.attention(
+    if chosen in ("cpu", "triton"):
+        return _compiled(chosen, own_buckets=True)(
             q,
             k,
             v,
@@ -338,8 +341,8 @@ def local_attention(
             dropout_seed=dropout_seed,
         )
 
-    if chosen == "cpu":
-        return cpu.attention(
+    if chosen in ("cpu", "triton"):
+        return _compiled(chosen, own_buckets=True)(
             q,
             k,
             v,
@@ -451,25 +454,37 @@ def _choose(backend: Backend, q: Tensor, k: Tensor, v: Tensor, *, num_slots: int
     """The backend to use: a function of what the tensors are and of what is installed."""
     if backend in ("reference", "torch"):
         return backend
-    if backend == "triton":
-        raise NotImplementedError('backend "triton" is not part of this version; "torch" runs on any device')
-    if backend not in ("auto", "cpu"):
+    if backend not in ("auto", "cpu", "triton"):
         raise ValueError(f'backend must be "auto", "reference", "torch", "cpu" or "triton", got {backend!r}')
-    reason = cpu.unsupported(q, k, v, num_slots=num_slots)
-    if backend == "cpu" and reason is not None:
-        raise NotImplementedError(f'backend "cpu" cannot run here: {reason}')
+    compiled = ("triton" if q.is_cuda else "cpu") if backend == "auto" else backend
+    unsupported = cpu.unsupported if compiled == "cpu" else triton_unsupported
+    reason = unsupported(q, k, v, num_slots=num_slots)
+    if backend != "auto" and reason is not None:
+        raise NotImplementedError(f'backend "{backend}" cannot run here: {reason}')
     if backend == "auto" and not torch.compiler.is_compiling():
-        _log_choice(q.device.type, reason)
-    return "torch" if reason is not None else "cpu"
+        _log_choice(q.device.type, compiled, reason)
+    return compiled if reason is None else "torch"
+
+
+def _compiled(backend: str, *, own_buckets: bool) -> Callable[..., Tensor]:
+    """Attention by a compiled backend.
+
+    Args:
+        backend: "cpu" or "triton".
+        own_buckets: whether the buckets of queries are those of the keys at their positions.
+    """
+    return cpu.attention if backend == "cpu" else partial(triton.attention, own=own_buckets)
 
 
 @cache
-def _log_choice(device_type: str, reason: str | None) -> None:
-    if reason is None:
+def _log_choice(device_type: str, compiled: str, reason: str | None) -> None:
+    if reason is not None:
+        _log.info('attention on %s uses backend "torch": %s', device_type, reason)
+    elif compiled == "triton":
+        _log.info('attention on %s uses backend "triton"', device_type)
+    else:
         instructions = cpu.library.instruction_sets[cpu.library.instruction_set]
         _log.info('attention on %s uses backend "cpu" (%s)', device_type, instructions)
-    else:
-        _log.info('attention on %s uses backend "torch": %s', device_type, reason)
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor, key_padding_mask: Tensor | None) -> None:

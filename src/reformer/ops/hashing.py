@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from reformer.ops import cpu
+from reformer.ops.triton import hashing as triton
+from reformer.ops.triton.support import unsupported as triton_unsupported
 
 # Products held at once, of all rounds: they stay in the cache of one core.
 _BLOCK_NUMEL = 1 << 19
@@ -19,7 +21,7 @@ def lsh_hash(
     num_buckets: int | tuple[int, ...] | list[int],
     *,
     padding_mask: Tensor | None = None,
-    backend: Literal["auto", "torch", "cpu"] = "auto",
+    backend: Literal["auto", "torch", "cpu", "triton"] = "auto",
 ) -> Tensor:
     """Hash vectors so that a small angle between two makes a shared bucket likely.
 
@@ -34,8 +36,8 @@ def lsh_hash(
         num_buckets: 1, an even number, or a sequence of even factors.
         padding_mask: bool `[B, T]`, True where a real token is. Padding gets the bucket behind the
             last one, `prod(factors)`.
-        backend: "auto", "torch" or "cpu" (compiled). They may differ where two products tie but for
-            rounding.
+        backend: "auto", "torch", "cpu" or "triton" (compiled). They may differ where two products tie but
+            for rounding.
 
     Returns:
         int64 `[B, H, R, T]`, in [0, prod(factors)) for real tokens.
@@ -47,11 +49,16 @@ def lsh_hash(
     factors = (num_buckets,) if isinstance(num_buckets, int) else tuple(num_buckets)
     B, H, T, D, R = _check_hash_arguments(x, rotations, factors, padding_mask)
     total = math.prod(factors)
-    reason = cpu.unsupported(x) or (None if total < 1 << 31 else f"{total} buckets are more than 2^31 - 1")
-    if backend == "cpu" and reason is not None:
-        raise NotImplementedError(f'backend "cpu" cannot run here: {reason}')
-    if backend != "torch" and reason is None and total > 1:
-        return cpu.hash_vectors(x.detach(), rotations.detach(), factors, padding_mask)
+    compiled = ("triton" if x.is_cuda else "cpu") if backend == "auto" else backend
+    if compiled != "torch":
+        reason = triton_unsupported(x) if compiled == "triton" else cpu.unsupported(x)
+        if reason is None and total >= 1 << 31:
+            reason = f"{total} buckets are more than 2^31 - 1"
+        if backend != "auto" and reason is not None:
+            raise NotImplementedError(f'backend "{backend}" cannot run here: {reason}')
+        if reason is None and total > 1:
+            hash_vectors = triton.hash_vectors if compiled == "triton" else cpu.hash_vectors
+            return hash_vectors(x.detach(), rotations.detach(), factors, padding_mask)
     buckets = torch.zeros(B, H, R, T, dtype=torch.int64, device=x.device)
     if total > 1:
         dtype = torch.promote_types(x.dtype, torch.float32)
