@@ -1,9 +1,15 @@
 """What the whole suite shares."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+
+def pytest_configure() -> None:
+    """Triton runs in its interpreter, which it must know when it is first imported, by whomever."""
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

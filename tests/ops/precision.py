@@ -16,7 +16,7 @@ from tests.ops.cases import Case, Inputs, window_counts
 
 
 def rounding_budget(
-    case: Case, inputs: Inputs, truth: dict[str, Tensor], dtype: torch.dtype
+    case: Case, inputs: Inputs, truth: dict[str, Tensor], dtype: torch.dtype, *, rounds_weights: bool = False
 ) -> dict[str, Tensor]:
     """Bounds of those roundings, of first order, for the output and the gradients of q, k and v.
 
@@ -25,6 +25,7 @@ def rounding_budget(
         inputs: quantised to `dtype`, promoted to float64.
         truth: output and gradients in float64.
         dtype: of the inputs.
+        rounds_weights: whether weights, and the gradients of scores, are multiplied in `dtype`.
     """
     counts = window_counts(case, inputs)
     q, k, v, grad = inputs.q, inputs.k, inputs.v, inputs.grad_out
@@ -36,6 +37,8 @@ def rounding_budget(
     num_scores = 4 * (q.abs() @ k.abs().mT).amax(-1, keepdim=True)
     # Relative error of a weight: of its score, and one rounding for each round and run of keys.
     weight_error = compute_ulp * (num_scores + 2 * counts.shape[2] + counts.shape[4] / 16)
+    if rounds_weights:
+        weight_error = weight_error + ulp / 2
     delta_size = (grad.abs() * truth["out"].abs()).sum(-1, keepdim=True)
     delta_error = ulp / 2 * delta_size
     size = grad.abs() @ v.abs().mT + delta_size

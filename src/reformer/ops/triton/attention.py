@@ -93,17 +93,22 @@ def _tensors_of(plan: Plan) -> tuple[Tensor, ...]:
 
 
 def _tile_length(q: Tensor, v: Tensor, chunk_length: int) -> int:
-    """Queries and keys in a tile: as many as a chunk has, where registers and tensor cores allow it.
+    """Queries and keys in a tile: as many as a chunk has, where registers allow it.
 
-    Exact float32 products keep more in registers, and with long vectors more than there are.
+    Exact float32 products run without tensor cores and keep their factors in registers.
     """
-    most = 64 if q.element_size() == 2 or max(q.shape[3], v.shape[3]) <= 64 else 32
-    least = min(32, most)
-    return max(least, min(most, 1 << (chunk_length - 1).bit_length()))
+    if q.element_size() == 2:
+        return 64 if chunk_length > 32 else 32
+    return 32 if _padded_size_of(q, v) <= 64 else 16
 
 
-def _num_warps(*vectors: Tensor) -> int:
-    return 4 if max(padded_size(x.shape[-1]) for x in vectors) <= 64 else 8
+def _num_warps(q: Tensor, v: Tensor) -> int:
+    """As many as let a kernel spill least, by what the compiler says for an H100."""
+    return 4 if q.element_size() == 2 and _padded_size_of(q, v) <= 64 else 8
+
+
+def _padded_size_of(*vectors: Tensor) -> int:
+    return max(padded_size(x.shape[3]) for x in vectors)
 
 
 @torch.library.custom_op("reformer::triton_attention", mutates_args=())

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from reformer.ops.triton.support import padded_size
 
-_TILE = 64
-_COLUMNS = 32
+_TILE_NUMEL = 1 << 13  # of vectors
+_MAX_TILE = 64
 _PRECISION = "tf32x3"  # three products in tf32 are as exact as one in float32
 
 
@@ -38,8 +38,9 @@ def hash_vectors(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_m
     if x.is_cuda:  # from pinned memory, so that nothing waits
         widths = widths.pin_memory().to(x.device, non_blocking=True)
     mask = x if padding_mask is None else padding_mask.view(torch.uint8)
+    tile, columns = _tile_of(D)
     with torch.cuda.device_of(x):
-        _hash_kernel[(B * H * R * math.ceil(T / _TILE),)](
+        _hash_kernel[(B * H * R * math.ceil(T / tile),)](
             x,
             rotations,
             widths,
@@ -55,14 +56,20 @@ def hash_vectors(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_m
             math.prod(factors),
             D=D,
             PADDED_D=padded_size(D),
-            TILE=_TILE,
-            WIDEST=max(factors) // 2,
-            COLUMNS=_COLUMNS,
+            TILE=tile,
+            WIDEST=math.ceil(max(factors) / 2 / columns) * columns,
+            COLUMNS=columns,
             MASKED=padding_mask is not None,
             PRECISION=_PRECISION,
             num_warps=4,
         )
     return buckets
+
+
+def _tile_of(size: int) -> tuple[int, int]:
+    """How many vectors and columns of rotations are multiplied at once: what shared memory holds."""
+    padded = padded_size(size)
+    return min(_MAX_TILE, _TILE_NUMEL // padded), 32 if padded <= 64 else 16
 
 
 @hash_vectors.register_fake

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from reformer.ops.triton.kernels.scores import (
     LOG2_E,
+    NOT_SPECIALIZED,
     SELF_SCORE,
     kept,
     load_vectors,
@@ -20,7 +21,7 @@ from reformer.ops.triton.kernels.scores import (
 )
 
 
-@triton.jit(do_not_specialize=["round_index", "q_offset", "dropout_seed", "dropout_threshold", "dropout_scale"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def _attention_bwd_queries_kernel(
     q_ptr,
     k_ptr,
@@ -183,17 +184,7 @@ def _attention_bwd_queries_kernel(
 
 
 @triton.jit(
-    do_not_specialize=[
-        "round_index",
-        "first_slot",
-        "first_tile",
-        "is_first",
-        "is_last",
-        "q_offset",
-        "dropout_seed",
-        "dropout_threshold",
-        "dropout_scale",
-    ]
+    do_not_specialize=[*NOT_SPECIALIZED, "num_all_tiles", "level_size", "first_slot", "first_tile", "is_first", "is_last"]
 )
 def _attention_bwd_keys_kernel(
     q_ptr,

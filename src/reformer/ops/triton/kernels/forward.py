@@ -9,6 +9,7 @@ import triton.language as tl
 
 from reformer.ops.triton.kernels.scores import (
     LOG2_E,
+    NOT_SPECIALIZED,
     SELF_SCORE,
     kept,
     load_vectors,
@@ -19,7 +20,7 @@ from reformer.ops.triton.kernels.scores import (
 )
 
 
-@triton.jit(do_not_specialize=["round_index", "q_offset", "dropout_seed", "dropout_threshold", "dropout_scale"])
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
 def _attention_fwd_kernel(
     q_ptr,
     k_ptr,

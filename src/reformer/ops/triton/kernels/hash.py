@@ -6,7 +6,7 @@ import triton.language as tl
 from reformer.ops.triton.kernels.scores import load_vectors, row_start
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "R", "T", "width", "num_factors", "behind_all"])
 def _hash_kernel(
     x_ptr,
     rotations_ptr,  # float32 [H, R, D, width]
