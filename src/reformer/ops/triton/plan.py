@@ -174,9 +174,10 @@ def local_plan(
         hi = hi.minimum(rank + 1)
     lo, hi = (torch.where(rank < n, x, n).to(torch.int32) for x in (lo, hi))
     first, stop = _viewers(lo, hi, [num_keys], [n], tile)
+    heads = num_rows // max(B, 1)
     per_row = (order.to(torch.int32), (queries - (num_keys - num_queries)).to(torch.int32), lo, hi, first, stop)
-    keys, queries, lo, hi, first, stop = (x.repeat_interleave(num_rows // B, dim=0) for x in per_row)
-    num_real = n.flatten().repeat_interleave(num_rows // B)
+    keys, queries, lo, hi, first, stop = (x.repeat_interleave(heads, dim=0) for x in per_row)
+    num_real = n.flatten().repeat_interleave(heads)
     return Plan(keys, queries, lo, hi, first, stop, num_real, [num_keys], wraps=False)
 
 

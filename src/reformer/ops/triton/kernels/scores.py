@@ -11,6 +11,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 SELF_SCORE = tl.constexpr(-144269.50408889634)  # -1e5 in units of log2
 NOT_SPECIALIZED = ["H", "R", "Tq", "S", "round_index", "q_offset", "dropout_seed", "dropout_threshold"]
 """Numbers for whose values no kernel is compiled anew; strides are not among them."""
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 @triton.jit
@@ -19,9 +20,12 @@ def load_vectors(row_ptr, positions, stride, mask, SIZE: tl.constexpr, PADDED: t
     d = tl.arange(0, PADDED)
     pointers = row_ptr + positions.to(tl.int64)[:, None] * stride + d[None, :]
     if SIZE == PADDED:
-        return tl.load(pointers, mask=mask[:, None], other=0.0)
+        vectors = tl.load(pointers, mask=mask[:, None], other=0.0)
     else:
-        return tl.load(pointers, mask=mask[:, None] & (d < SIZE)[None, :], other=0.0)
+        vectors = tl.load(pointers, mask=mask[:, None] & (d < SIZE)[None, :], other=0.0)
+    if INTERPRETED:  # the interpreter would multiply the bits of bfloat16 as if they were integers
+        vectors = vectors.to(tl.float32)
+    return vectors
 
 
 @triton.jit
