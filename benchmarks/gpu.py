@@ -6,9 +6,9 @@ Run it from the root of the repository. In this order: every kernel against the 
 cases of the test suite; the op at 1K to 1M tokens next to flash attention (SDPA), in bfloat16; training steps
 of a model next to transformers' Reformer; one training step of a large model on 1,048,576 tokens. `gpu.json`
 is written anew after each part, so that a run that is cut leaves what it had. Without a green comparison with
-the reference, no speed-up is printed. Goals: forward and backward in bfloat16 at least 8 times as fast as flash
-attention at 65,536 tokens and 80 times at 1,048,576, the same speed at or below 8,192; the large step within
-40 GB and 15 s.
+the reference, no speed-up is printed. Goals: forward and backward in bfloat16 at least 8 times as fast as
+flash attention at 65,536 tokens and 80 times at 1,048,576, the same speed at or below 8,192; the large step
+within 40 GB and 15 s.
 """
 
 import argparse
@@ -36,6 +36,7 @@ class Results:
         self.values: dict[str, Any] = {"machine": describe_machine() | describe_gpu()}
 
     def put(self, name: str, value: Any) -> None:
+        """Add a value and write the file."""
         self.values[name] = value
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")

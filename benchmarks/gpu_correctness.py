@@ -6,14 +6,15 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures import TimeoutError as PoolTimeout
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import torch
+from tests.ops import cases as test_cases
+from tests.ops.precision import rounding_budget
 from torch import Tensor
 
 from benchmarks.gpu_ops import STEPS, make_inputs, make_step
-from tests.ops import cases as test_cases
-from tests.ops.precision import rounding_budget
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 GATE = 3e-2  # of an output or gradient in bfloat16, relative to the largest
@@ -60,7 +61,7 @@ def check_cases(stop: float) -> dict[str, Any]:
     wanted.sort()  # so that a run that is cut has seen all dtypes
     num_processes = max(1, min(MAX_PROCESSES, len(os.sched_getaffinity(0)) // 2))
     failures: list[str] = []
-    num_done, worst = 0, {name: 0.0 for name in DTYPES}
+    num_done, worst = 0, dict.fromkeys(DTYPES, 0.0)
     with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures: dict[Future[float], tuple[int, str]] = {
             pool.submit(error_of_case, index, dtype): (index, dtype) for index, dtype in wanted
@@ -96,7 +97,9 @@ def error_of_case(index: int, dtype_name: str) -> float:
     quantised = test_cases.make_inputs(case, 3).to(dtype)
     promoted = quantised.to(torch.float64)
     truth = test_cases.attend_and_differentiate(case, promoted, "reference")
-    on_device = replace(quantised, **{f.name: _to_cuda(getattr(quantised, f.name)) for f in fields(quantised)})
+    tensors: dict[str, Any] = {f.name: getattr(quantised, f.name) for f in fields(quantised)}
+    moved: dict[str, Any] = {name: None if x is None else x.cuda() for name, x in tensors.items()}
+    on_device = replace(quantised, **moved)
     actual = test_cases.attend_and_differentiate(case, on_device, "triton")
     errors = {name: (actual[name].cpu().double() - truth[name]).abs() for name in truth}
     if case.dropout:
@@ -112,9 +115,6 @@ def error_of_case(index: int, dtype_name: str) -> float:
     return max(fractions)
 
 
-def _to_cuda(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.cuda()
-
-
+@cache
 def _cases() -> list[test_cases.Case]:
     return [replace(case, small_tiles=False) for case in test_cases.pairwise_cases(seed=0)]

@@ -113,7 +113,9 @@ def make_model(peer: str, config: dict[str, Any], length: int) -> Any:
         power = (2 * length // 64).bit_length() - 1
         num_buckets: Any = 1 << power if power < 8 else [1 << power // 2, 1 << power - power // 2]
         return transformers.ReformerModelWithLMHead(
-            transformers.ReformerConfig(**values, num_buckets=num_buckets, lsh_attention_probs_dropout_prob=0.0)
+            transformers.ReformerConfig(
+                **values, num_buckets=num_buckets, lsh_attention_probs_dropout_prob=0.0
+            )
         )
     from reformer import ReformerConfig, ReformerForCausalLM
 

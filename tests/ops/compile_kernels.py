@@ -15,7 +15,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from reformer.ops.triton.kernels.backward import _attention_bwd_keys_kernel, _attention_bwd_queries_kernel
+from reformer.ops.triton.kernels.backward_keys import _attention_bwd_keys_kernel
+from reformer.ops.triton.kernels.backward_queries import _attention_bwd_queries_kernel
 from reformer.ops.triton.kernels.forward import _attention_fwd_kernel
 from reformer.ops.triton.kernels.hash import _hash_kernel
 
@@ -25,18 +26,25 @@ KERNELS = {
     "backward of keys": _attention_bwd_keys_kernel,
     "hash": _hash_kernel,
 }
-FLOAT32 = ("highest_ptr", "total_ptr", "delta_ptr", "rotations_ptr")
-VECTORS = ("q_ptr", "k_ptr", "v_ptr", "x_ptr", "out_ptr", "grad_out_ptr", "grad_q_ptr", "grad_k_ptr", "grad_v_ptr")
-SUMS = ("sum_ptr", "sum_k_ptr", "sum_v_ptr")
+FLOAT32 = ("highest_ptr", "total_ptr", "delta_ptr", "rotations_ptr", "sum_ptr", "sum_k_ptr", "sum_v_ptr")
+VECTORS = (
+    "q_ptr",
+    "k_ptr",
+    "v_ptr",
+    "x_ptr",
+    "out_ptr",
+    "grad_out_ptr",
+    "grad_q_ptr",
+    "grad_k_ptr",
+    "grad_v_ptr",
+)
 DIVISIBLE = ("batch", "head", "token")  # strides
 
 
-def signature(name: str, dtype: str, *, one_launch: bool) -> str:
+def signature(name: str, dtype: str) -> str:
     """The type of an argument as Triton writes it."""
     if name in VECTORS:
         return f"*{dtype}"
-    if name in SUMS:
-        return f"*{dtype}" if one_launch else "*fp32"
     if name in FLOAT32:
         return "*fp32"
     if name == "mask_ptr":
@@ -48,9 +56,7 @@ def signature(name: str, dtype: str, *, one_launch: bool) -> str:
     return "fp32" if name == "dropout_scale" else "i32"
 
 
-def compile_kernel(
-    kernel: str, dtype: str, num_warps: int, one_launch: bool = False, **constants: Any
-) -> dict[str, Any]:
+def compile_kernel(kernel: str, dtype: str, num_warps: int, **constants: Any) -> dict[str, Any]:
     function = KERNELS[kernel]
     types, values, attributes = {}, {}, {}
     for index, parameter in enumerate(function.params):
@@ -58,7 +64,7 @@ def compile_kernel(
         if parameter.is_constexpr:
             types[name], values[(index,)] = "constexpr", constants[name]
             continue
-        types[name] = signature(name, dtype, one_launch=one_launch)
+        types[name] = signature(name, dtype)
         if types[name].startswith("*") or name.endswith(DIVISIBLE):
             attributes[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=function, signature=types, constexprs=values, attrs=attributes)
@@ -78,7 +84,10 @@ def resources(cubin: bytes) -> dict[str, int]:
         file.flush()
         command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
         usage = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return {name: int(re.search(rf"{key}:(\d+)", usage)[1]) for name, key in (("registers", "REG"), ("stack_bytes", "STACK"))}
+    return {
+        name: int(re.search(rf"{key}:(\d+)", usage)[1])
+        for name, key in (("registers", "REG"), ("stack_bytes", "STACK"))
+    }
 
 
 if __name__ == "__main__":

@@ -136,6 +136,19 @@ def test_the_same_bits_at_every_call(window: str) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("heads_together", [1, 2, 6])
+def test_heads_in_parts(heads_together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs float32 sums is worked on a few heads or batch elements at a time."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v, grad_out = (torch.randn(2, 3, 20, 8, generator=g, dtype=torch.float64) for _ in range(4))
+    buckets = torch.randint(3, (2, 3, 2, 20), generator=g)
+    mask = torch.arange(20) < torch.tensor([[20], [13]])
+    inputs = Inputs(q, k, v, grad_out, buckets, buckets, mask)
+    monkeypatch.setattr(operators, "_SUMS_NUMEL", heads_together * 20 * 8)
+    case = Case(T=20, R=2, chunk_length=8, dropout=0.3, correct_duplicates=True)
+    assert_close(inputs, case)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, in the interpreter
 def test_not_a_number_reaches_only_its_row(value: float) -> None:
@@ -181,7 +194,11 @@ def test_levels_equal_the_reference(num_pad: tuple[int, ...], correct_duplicates
     buckets = [torch.randint(i + 1, (2, 1, 2, end), generator=g) for i, end in enumerate((8, 16, 32, 75))]
     mask = torch.arange(75) < 75 - torch.tensor(num_pad)[:, None] if num_pad else None
     results = []
-    for dtype, backend in ((torch.float64, "reference"), (torch.float32, "triton"), (torch.bfloat16, "triton")):
+    for dtype, backend in (
+        (torch.float64, "reference"),
+        (torch.float32, "triton"),
+        (torch.bfloat16, "triton"),
+    ):
         leaves = [x.to(dtype).requires_grad_() for x in (q, k, v)]
         out = lsh_attention_by_level(
             *leaves,
@@ -422,8 +439,10 @@ class TestCompile:
         torch.library.opcheck(hashing.hash_vectors, (x, rotations, [8], None))
 
 
-def compiled_kernels(dtype: str, D: int, options: dict[str, bool], precision: str = "ieee") -> list[dict[str, int]]:
-    """What the compiler says of each kernel, for an H100, with the tiles and warps that it is launched with."""
+def compiled_kernels(
+    dtype: str, D: int, options: dict[str, bool], precision: str = "ieee"
+) -> list[dict[str, int]]:
+    """What the compiler says of each kernel, with the tiles and warps that it is launched with."""
     torch_dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
     q = torch.zeros(1, 1, 1, D, dtype=torch_dtype)
     attention = {
@@ -464,7 +483,9 @@ class TestCompiler:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("precision", ["ieee", "tf32"])
-    @pytest.mark.parametrize("options", [PLAIN, ALL, ALL | {"WRAPS": False}, PLAIN | {"DUPLICATES": True}], ids=str)
+    @pytest.mark.parametrize(
+        "options", [PLAIN, ALL, ALL | {"WRAPS": False}, PLAIN | {"DUPLICATES": True}], ids=str
+    )
     @pytest.mark.parametrize("D", [16, 64, 72, 128, 256])
     @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
     def test_compiles_for_a_gpu_in_every_size(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from reformer.layers.positions import rotate
-from reformer.layers.randomness import derive, dropout, generator
+from reformer.layers.randomness import derive, dropout, generator, move
 from reformer.ops import local_attention, lsh_attention, lsh_attention_by_level, lsh_hash
 
 MAX_ATTENTIONS_LENGTH = 2048
@@ -328,6 +328,8 @@ class LSHSelfAttention(SelfAttention):
             return self._hash(q, given, 0, seed, key_padding_mask)
         lengths = [T] * B if key_padding_mask is None else key_padding_mask.sum(-1).tolist()
         wanted = [self._choose_num_buckets(length) for length in lengths]
+        if len(set(wanted)) == 1:
+            return self._hash(q, factors(wanted[0]), 0, seed, key_padding_mask)
         buckets = torch.empty(B, self.num_heads, self.num_hashes, T, dtype=torch.int64, device=q.device)
         for num_buckets in sorted(set(wanted)):
             rows = [b for b in range(B) if wanted[b] == num_buckets]
@@ -353,7 +355,7 @@ class LSHSelfAttention(SelfAttention):
         rotations = torch.randn(size, generator=generator(seed))
         if self.window == "bucket" and width:
             rotations = _orthonormal(rotations)
-        return lsh_hash(x, rotations.to(x.device), num_buckets, padding_mask=mask)
+        return lsh_hash(x, move(rotations, x.device), num_buckets, padding_mask=mask)
 
 
 def _orthonormal(rotations: Tensor) -> Tensor:

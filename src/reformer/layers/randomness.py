@@ -36,3 +36,8 @@ def dropout(x: Tensor, rate: float, seed: int | None) -> Tensor:
         return x
     kept = torch.empty_like(x).bernoulli_(1 - rate, generator=generator(seed, x.device))
     return x * kept.div_(1 - rate)
+
+
+def move(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a new tensor from the CPU to a device, without waiting for what the device is busy with."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)

@@ -1,7 +1,7 @@
 """The attention kernels as operators that autograd and torch.compile know."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from reformer.ops.triton.plan import Plan, bucket_plan, chunk_plan, find_duplicates, local_plan
 from reformer.ops.triton.support import float32_precision, padded_size
 from reformer.ops.windows import Layout
+
+_SUMS_NUMEL = 1 << 28  # of a float32 tensor in which launches add up: 1 GiB
 
 
 def attention(
@@ -140,23 +142,24 @@ def _attention(
     total = torch.empty_like(highest)
     if not q.numel():
         return out, highest, total
-    q, k, v = (_with_contiguous_vectors(x) for x in (q, k, v))
-    (B, H, Tq, D), R = q.shape, keys.shape[1]
+    (B, H, Tq, _), R = q.shape, keys.shape[1]
     options = _options(q, v, tile, wraps, check_causal, penalize_self, correct_duplicates, dropout)
-    sums = _sums(out, is_needed=R > 1)
-    duplicates = _duplicates(correct_duplicates, keys, queries, lo, hi, num_real, level_keys, wraps)
+    by_row = (keys, queries, lo, hi, num_real)
+    *duplicates, level_of_slot = _duplicates(correct_duplicates, *by_row, level_keys, wraps)
     with torch.cuda.device_of(q):
-        for round_index in range(R):
-            _attention_fwd_kernel[(B * H * math.ceil(Tq / tile),)](
-                *(q, k, v, out, sums, highest, total),
-                *(keys, queries, lo, hi, num_real, *duplicates),
-                *(stride for x in (q, k, v, out) for stride in x.stride()[:3]),
-                *(H, R, Tq, keys.shape[2]),
-                round_index,
-                k.shape[2] - Tq,
-                *_dropout(dropout, dropout_seed),
-                **options,
-            )
+        for part, rows in _parts(B, H, Tq * v.shape[3]):
+            vectors = [_with_contiguous_vectors(x[part]) for x in (q, k, v, out)]
+            of_rows = [x.flatten(0, 1)[rows] for x in (highest, total)]
+            sums = _sums(of_rows[0], Tq, v.shape[3], is_needed=R > 1)
+            for round_index in range(R):
+                _attention_fwd_kernel[(len(of_rows[0]) * math.ceil(Tq / tile),)](
+                    *(*vectors, sums, *of_rows, *(x[rows] for x in (*by_row, *duplicates)), level_of_slot),
+                    *_strides(vectors),
+                    *(vectors[0].shape[1], R, Tq, keys.shape[2]),
+                    *(round_index, rows.start, k.shape[2] - Tq),
+                    *_dropout(dropout, dropout_seed),
+                    **options,
+                )
     return out, highest, total
 
 
@@ -186,56 +189,91 @@ def _attention_backward(
     dropout_seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    from reformer.ops.triton.kernels.backward import _attention_bwd_keys_kernel, _attention_bwd_queries_kernel
+    from reformer.ops.triton.kernels.backward_keys import _attention_bwd_keys_kernel
+    from reformer.ops.triton.kernels.backward_queries import _attention_bwd_queries_kernel
 
     grad_q, grad_k, grad_v = (_empty_like(x) for x in (q, k, v))
     if not q.numel():
-        return grad_q, grad_k.zero_(), grad_v.zero_()
-    q, k, v, grad_out, out = (_with_contiguous_vectors(x) for x in (q, k, v, grad_out, out))
-    (B, H, Tq, D), (R, S) = q.shape, keys.shape[1:]
+        return grad_q, grad_k, grad_v
+    (B, H, Tq, D), Tk, Dv, (R, S) = q.shape, k.shape[2], v.shape[3], keys.shape[1:]
     options = _options(q, v, tile, wraps, check_causal, penalize_self, correct_duplicates, dropout)
-    duplicates = _duplicates(correct_duplicates, keys, queries, lo, hi, num_real, level_keys, wraps)
+    by_row = (keys, queries, lo, hi, num_real)
+    *duplicates, level_of_slot = _duplicates(correct_duplicates, *by_row, level_keys, wraps)
     delta = torch.empty_like(highest)
     with torch.cuda.device_of(q):
-        sums = _sums(grad_q, is_needed=R > 1)
-        for round_index in range(R):
-            _attention_bwd_queries_kernel[(B * H * math.ceil(Tq / tile),)](
-                *(q, k, v, out, grad_out, grad_q, sums, highest, total, delta),
-                *(keys, queries, lo, hi, num_real, *duplicates),
-                *(stride for x in (q, k, v, out, grad_out, grad_q) for stride in x.stride()[:3]),
-                *(H, R, Tq, S),
-                round_index,
-                k.shape[2] - Tq,
-                *_dropout(dropout, dropout_seed),
-                **options,
+        for part, rows in _parts(B, H, Tk * max(D, Dv)):
+            q_, k_, v_, out_, grad_out_ = (
+                _with_contiguous_vectors(x[part]) for x in (q, k, v, out, grad_out)
             )
-        del sums
-        # A key is in the levels that end behind it: the last holds all keys, and comes first.
-        num_launches = R * len(level_keys)
-        sums_k, sums_v = (_sums(x, is_needed=num_launches > 1) for x in (grad_k, grad_v))
-        launch = 0
-        for level in reversed(range(len(level_keys))):
-            first_tile = sum(math.ceil(E / tile) for E in level_keys[:level])
+            grads = [x[part] for x in (grad_q, grad_k, grad_v)]
+            of_queries = [x.flatten(0, 1)[rows] for x in (highest, total, delta)]
+            num_rows, num_heads = len(of_queries[0]), q_.shape[1]
+            plan = [x[rows] for x in (keys, queries, lo, hi)]
+            rest = [x[rows] for x in (num_real, *duplicates)] + [level_of_slot]
+            sums = _sums(of_queries[0], Tq, D, is_needed=R > 1)
             for round_index in range(R):
-                launch += 1
-                _attention_bwd_keys_kernel[(B * H * math.ceil(level_keys[level] / tile),)](
-                    *(q, k, v, grad_out, grad_k, grad_v, sums_k, sums_v, highest, total, delta),
-                    *(keys, queries, lo, hi, first_viewer, stop_viewer, num_real, *duplicates),
-                    *(stride for x in (q, k, v, grad_out, grad_k, grad_v) for stride in x.stride()[:3]),
-                    *(H, R, Tq, S, first_viewer.shape[2], level_keys[level]),
-                    round_index,
-                    sum(level_keys[:level]),
-                    first_tile,
-                    int(launch == 1),
-                    int(len(level_keys) == 1 and launch == num_launches),
-                    k.shape[2] - Tq,
+                vectors = [q_, k_, v_, out_, grad_out_, grads[0]]
+                _attention_bwd_queries_kernel[(num_rows * math.ceil(Tq / tile),)](
+                    *(*vectors, sums, *of_queries, *plan, *rest),
+                    *_strides(vectors),
+                    *(num_heads, R, Tq, S),
+                    *(round_index, rows.start, Tk - Tq),
                     *_dropout(dropout, dropout_seed),
                     **options,
                 )
-    if len(level_keys) > 1 and sums_k is not grad_k:
-        grad_k.copy_(sums_k)
-        grad_v.copy_(sums_v)
+            del sums
+            vectors = [q_, k_, v_, grad_out_, *grads[1:]]
+            viewers = [x[rows] for x in (first_viewer, stop_viewer)]
+            launches = _launches_for_keys(level_keys, R, tile)
+            sums_k, sums_v = (_sums(of_queries[0], Tk, size, is_needed=len(launches) > 1) for size in (D, Dv))
+            for number, (level_size, *place) in enumerate(launches):
+                is_last = len(level_keys) == 1 and number == len(launches) - 1
+                _attention_bwd_keys_kernel[(num_rows * math.ceil(level_size / tile),)](
+                    *(*vectors, sums_k, sums_v, *of_queries, *plan, *viewers, *rest),
+                    *_strides(vectors),
+                    *(num_heads, R, Tq, S, Tk, first_viewer.shape[2]),
+                    *(level_size, *place),
+                    *(int(number == 0), int(is_last), rows.start, Tk - Tq),
+                    *_dropout(dropout, dropout_seed),
+                    **options,
+                )
+            if len(level_keys) > 1:
+                grads[1].copy_(sums_k.view(grads[1].shape))
+                grads[2].copy_(sums_v.view(grads[2].shape))
     return grad_q, grad_k, grad_v
+
+
+def _launches_for_keys(
+    level_keys: Sequence[int], num_rounds: int, tile: int
+) -> list[tuple[int, int, int, int]]:
+    """Keys of the level, round, first slot and first tile of each launch.
+
+    A key is in the levels that end behind it: the last level holds all keys, and comes first.
+    """
+    launches = []
+    for level in reversed(range(len(level_keys))):
+        before = level_keys[:level]
+        first_tile = sum(math.ceil(E / tile) for E in before)
+        launches += [(level_keys[level], r, sum(before), first_tile) for r in range(num_rounds)]
+    return launches
+
+
+def _parts(B: int, H: int, numel_of_row: int) -> Iterator[tuple[tuple[slice, slice], slice]]:
+    """Batch elements and heads that are worked on together, and their rows.
+
+    Float32 sums of all rows at once would be the largest tensors of a training step.
+    """
+    most = max(1, _SUMS_NUMEL // numel_of_row)
+    num_elements, num_heads = (most // H, H) if most >= H else (1, most)
+    for b in range(0, B, num_elements):
+        for h in range(0, H, num_heads):
+            part = slice(b, min(b + num_elements, B)), slice(h, min(h + num_heads, H))
+            num_rows = (part[0].stop - b) * (part[1].stop - h)
+            yield part, slice(b * H + h, b * H + h + num_rows)
+
+
+def _strides(vectors: Sequence[Tensor]) -> list[int]:
+    return [stride for x in vectors for stride in x.stride()[:3]]
 
 
 def _options(
@@ -287,11 +325,9 @@ def _duplicates(
     return found.slot_of_key, found.lo_of_query, found.hi_of_query, found.level_of_slot
 
 
-def _sums(result: Tensor, *, is_needed: bool) -> Tensor:
-    """Where launches add up in float32 what becomes `result`."""
-    if not is_needed or result.dtype == torch.float32:
-        return result
-    return torch.empty_like(result, dtype=torch.float32)
+def _sums(of_queries: Tensor, length: int, size: int, *, is_needed: bool) -> Tensor:
+    """Where launches add up, float32 `[rows, length, size]`; something else where there is one launch."""
+    return of_queries.new_empty(len(of_queries), length, size) if is_needed else of_queries
 
 
 def _empty_like(x: Tensor, size: int | None = None) -> Tensor:

@@ -59,10 +59,13 @@ def bucket_plan(
         causal: whether later keys are excluded.
         tile: slots in a tile of keys.
     """
-    parts, level_reals, base = [], [], 0
+    parts: list[list[Tensor]] = []
+    level_reals, base = [], 0
     for q_buckets, k_buckets in levels:
         (B, H, R, Tq), E = q_buckets.shape, k_buckets.shape[3]
-        real = None if key_padding_mask is None else key_padding_mask[:, None, :E].expand(B, H, E).flatten(0, 1)
+        real = (
+            None if key_padding_mask is None else key_padding_mask[:, None, :E].expand(B, H, E).flatten(0, 1)
+        )
         num_real = _num_real(real, B * H, E, q_buckets.device)[:, None, None]
         level_reals.append(num_real)
         blocks = []
@@ -175,7 +178,14 @@ def local_plan(
     lo, hi = (torch.where(rank < n, x, n).to(torch.int32) for x in (lo, hi))
     first, stop = _viewers(lo, hi, [num_keys], [n], tile)
     heads = num_rows // max(B, 1)
-    per_row = (order.to(torch.int32), (queries - (num_keys - num_queries)).to(torch.int32), lo, hi, first, stop)
+    per_row = (
+        order.to(torch.int32),
+        (queries - (num_keys - num_queries)).to(torch.int32),
+        lo,
+        hi,
+        first,
+        stop,
+    )
     keys, queries, lo, hi, first, stop = (x.repeat_interleave(heads, dim=0) for x in per_row)
     num_real = n.flatten().repeat_interleave(heads)
     return Plan(keys, queries, lo, hi, first, stop, num_real, [num_keys], wraps=False)
@@ -192,17 +202,30 @@ class Duplicates:
 
 
 def find_duplicates(
-    keys: Tensor, queries: Tensor, lo: Tensor, hi: Tensor, num_real: Tensor, level_keys: Sequence[int], *, wraps: bool
+    keys: Tensor,
+    queries: Tensor,
+    lo: Tensor,
+    hi: Tensor,
+    num_real: Tensor,
+    level_keys: Sequence[int],
+    *,
+    wraps: bool,
 ) -> Duplicates:
     """Invert a plan, whose fields these are."""
     device, S = keys.device, keys.shape[2]
     starts = [sum(level_keys[:i]) for i in range(len(level_keys))]
     level_of_slot = torch.cat(
-        [torch.full((E,), start, dtype=torch.int32, device=device) for start, E in zip(starts, level_keys, strict=True)]
+        [
+            torch.full((E,), start, dtype=torch.int32, device=device)
+            for start, E in zip(starts, level_keys, strict=True)
+        ]
     )
     slots = torch.arange(S, dtype=torch.int32, device=device).expand_as(keys)
     if wraps:
-        slots = slots + torch.arange(keys.shape[1], dtype=torch.int32, device=device)[:, None] * num_real[:, None, None]
+        slots = (
+            slots
+            + torch.arange(keys.shape[1], dtype=torch.int32, device=device)[:, None] * num_real[:, None, None]
+        )
     slot_of_key = torch.empty_like(keys).scatter_(2, (keys + level_of_slot).long(), slots)
     lo, hi = (torch.empty_like(x).scatter_(2, queries.long(), x) for x in (lo, hi))
     return Duplicates(slot_of_key, lo, hi, level_of_slot)

@@ -24,7 +24,9 @@ def unsupported(*tensors: Tensor, num_slots: int = 0) -> str | None:
         return "triton is not installed"
     kind = "cpu" if interpreted() else "cuda"
     if any(x.device.type != kind for x in tensors):
-        return f"tensors are on {device}" + (", and TRITON_INTERPRET=1 is for the CPU" if kind == "cpu" else "")
+        return f"tensors are on {device}" + (
+            ", and TRITON_INTERPRET=1 is for the CPU" if kind == "cpu" else ""
+        )
     if kind == "cuda" and (reason := _lacks(device)) is not None:
         return reason
     if tensors[0].dtype not in (torch.float32, torch.bfloat16, torch.float16):

@@ -26,7 +26,7 @@ def _attention_fwd_kernel(
     k_ptr,
     v_ptr,
     out_ptr,
-    sum_ptr,  # unnormalised output, float32; out_ptr where there is one round
+    sum_ptr,  # unnormalised output so far, float32 [rows, Tq, DV]; not used where there is one round
     highest_ptr,
     total_ptr,
     keys_ptr,
@@ -55,6 +55,7 @@ def _attention_fwd_kernel(
     Tq,
     S,
     round_index,
+    first_row,  # among all rows, of those that are worked on
     q_offset,  # position of query 0
     dropout_seed,
     dropout_threshold,
@@ -92,8 +93,8 @@ def _attention_fwd_kernel(
     merged = filled & (round_index > 0)
     highest = tl.load(highest_ptr + of_query, mask=merged, other=-float("inf"))
     total = tl.load(total_ptr + of_query, mask=merged, other=0.0)
-    sum_row = sum_ptr + row_start(row, H, out_batch, out_head)
-    out = load_vectors(sum_row, query, out_token, merged, DV, PADDED_DV).to(tl.float32)
+    sum_row = sum_ptr + row.to(tl.int64) * Tq * DV
+    out = load_vectors(sum_row, query, DV, merged, DV, PADDED_DV)
 
     stop = tl.max(hi, 0)
     slot_first = tl.min(tl.where(hi > lo, lo, stop), 0)
@@ -145,7 +146,12 @@ def _attention_fwd_kernel(
         highest = new_highest
         if DROPOUT:
             keeps = kept(
-                dropout_seed, row, round_index, q_position[:, None], key[None, :], dropout_threshold
+                dropout_seed,
+                first_row + row,
+                round_index,
+                q_position[:, None],
+                key[None, :],
+                dropout_threshold,
             )
             weights = tl.where(keeps, weights * dropout_scale, 0.0)
         out = out * old_weight[:, None]
@@ -158,7 +164,7 @@ def _attention_fwd_kernel(
     tl.store(highest_ptr + of_query, highest, mask=filled)
     tl.store(total_ptr + of_query, total, mask=filled)
     is_last = round_index == R - 1
-    store_vectors(sum_row, query, out_token, out, filled & (round_index < R - 1), DV, PADDED_DV)
+    store_vectors(sum_row, query, DV, out, filled & (round_index < R - 1), DV, PADDED_DV)
     out = out / tl.where(total == 0, 1.0, total)[:, None]
     out_row = out_ptr + row_start(row, H, out_batch, out_head)
     store_vectors(out_row, query, out_token, out, filled & is_last, DV, PADDED_DV)

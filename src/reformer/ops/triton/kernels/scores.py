@@ -9,7 +9,17 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 SELF_SCORE = tl.constexpr(-144269.50408889634)  # -1e5 in units of log2
-NOT_SPECIALIZED = ["H", "R", "Tq", "S", "round_index", "q_offset", "dropout_seed", "dropout_threshold"]
+NOT_SPECIALIZED = [
+    "H",
+    "R",
+    "Tq",
+    "S",
+    "round_index",
+    "first_row",
+    "q_offset",
+    "dropout_seed",
+    "dropout_threshold",
+]
 """Numbers for whose values no kernel is compiled anew; strides are not among them."""
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
