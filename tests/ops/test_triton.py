@@ -40,7 +40,8 @@ ROOT = Path(__file__).parents[2]
 
 def shrink(case: Case) -> Case:
     """A case for the interpreter, which takes a millisecond for each operation on a tile."""
-    return replace(case, T=SHORTER.get(case.T, case.T), R=min(case.R, 2), small_tiles=False)
+    D = 40 if case.D == 136 else case.D
+    return replace(case, T=SHORTER.get(case.T, case.T), R=min(case.R, 2), D=D, small_tiles=False)
 
 
 def assert_as_exact_as_the_reference(case: Case, dtype: torch.dtype = torch.float32, seed: int = 3) -> None:
@@ -64,9 +65,10 @@ def assert_as_exact_as_the_reference(case: Case, dtype: torch.dtype = torch.floa
 
 
 CASES = [shrink(case) for case in pairwise_cases(seed=0)]
+LONGER_VECTORS = [replace(shrink(case), D=136) for case in pairwise_cases(seed=4) if case.D == 136]
 
 
-@pytest.mark.parametrize("case", CASES[::5], ids=str)
+@pytest.mark.parametrize("case", CASES[::6], ids=str)
 def test_float32_equals_reference(case: Case) -> None:
     assert_as_exact_as_the_reference(case)
 
@@ -79,7 +81,7 @@ def test_16_bits_equal_reference(case: Case, dtype: torch.dtype) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("case", [*CASES, *map(shrink, pairwise_cases(seed=4))], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *LONGER_VECTORS], ids=str)
 def test_every_dtype_equals_reference_in_more_cases(case: Case, dtype: torch.dtype) -> None:
     assert_as_exact_as_the_reference(case, dtype)
 
@@ -97,7 +99,7 @@ def test_longer_inputs_equal_reference(window: str, D: int, chunk_length: int) -
 @pytest.mark.parametrize("correct_duplicates", [False, True])
 def test_rounds_merge(window: str, correct_duplicates: bool) -> None:
     """Rounds beyond the first two, and in window "chunk" keys seen across the ends of rounds."""
-    case = Case(window=window, T=20, R=4, chunk_length=8, causal=False, look=(1, 1), heads_inside=True)
+    case = Case(window=window, T=20, R=3, chunk_length=8, causal=False, look=(1, 1), heads_inside=True)
     assert_as_exact_as_the_reference(replace(case, correct_duplicates=correct_duplicates).possible())
 
 
@@ -130,7 +132,7 @@ def assert_close(inputs: Inputs, case: Case) -> None:
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_the_same_bits_at_every_call(window: str) -> None:
-    case = Case(window=window, T=40, R=2, dropout=0.1, padding="middle").possible()
+    case = Case(window=window, T=20, R=2, dropout=0.1, padding="middle").possible()
     inputs = make_inputs(case, seed=0).to(torch.bfloat16)
     first, second = (attend_and_differentiate(case, inputs, "triton") for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -187,12 +189,12 @@ def test_output_and_gradients_have_the_layout_of_the_inputs(heads_inside: bool) 
         assert tensor.stride() == (inputs.q if name == "out" else getattr(inputs, name)).stride()
 
 
-@pytest.mark.parametrize(("num_pad", "correct_duplicates"), [((), False), ((0, 30), False), ((), True)])
+@pytest.mark.parametrize(("num_pad", "correct_duplicates"), [((), False), ((0, 20), False), ((), True)])
 def test_levels_equal_the_reference(num_pad: tuple[int, ...], correct_duplicates: bool) -> None:
     g = torch.Generator().manual_seed(0)
-    q, k, v, grad = (torch.randn(2, 1, 75, 24, generator=g, dtype=torch.float64) for _ in range(4))
-    buckets = [torch.randint(i + 1, (2, 1, 2, end), generator=g) for i, end in enumerate((8, 16, 32, 75))]
-    mask = torch.arange(75) < 75 - torch.tensor(num_pad)[:, None] if num_pad else None
+    q, k, v, grad = (torch.randn(2, 1, 41, 24, generator=g, dtype=torch.float64) for _ in range(4))
+    buckets = [torch.randint(i + 1, (2, 1, 2, end), generator=g) for i, end in enumerate((8, 16, 41))]
+    mask = torch.arange(41) < 41 - torch.tensor(num_pad)[:, None] if num_pad else None
     results = []
     for dtype, backend in (
         (torch.float64, "reference"),
@@ -317,7 +319,7 @@ class TestPlan:
 class TestHash:
     """Against the portable path; ids may differ only where two products are as good as equal."""
 
-    @pytest.mark.parametrize("num_buckets", [2, 66, (4, 6), (2, 10, 130), 1])
+    @pytest.mark.parametrize("num_buckets", [66, (2, 10, 130), 1])
     @pytest.mark.parametrize("D", [24, 200])
     def test_equals_portable_path(self, D: int, num_buckets: int | tuple[int, ...]) -> None:
         g = torch.Generator().manual_seed(D)
@@ -475,21 +477,18 @@ SHARED_BYTES = 227 * 1024  # that a block may have on an H100
 class TestCompiler:
     """The compiler refuses much that the interpreter takes; both kernels and their resources are checked."""
 
-    @pytest.mark.parametrize(
-        ("dtype", "D", "options"), [("bf16", 64, PLAIN), ("fp16", 72, ALL), ("fp32", 24, ALL)]
-    )
+    @pytest.mark.parametrize(("dtype", "D", "options"), [("bf16", 64, PLAIN), ("fp32", 24, ALL)])
     def test_compiles_for_a_gpu(self, dtype: str, D: int, options: dict[str, bool]) -> None:
         self.check(dtype, D, options, "ieee")
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("precision", ["ieee", "tf32"])
+    @pytest.mark.parametrize("options", [PLAIN, ALL], ids=["plain", "all"])
+    @pytest.mark.parametrize("D", [16, 128, 256])
     @pytest.mark.parametrize(
-        "options", [PLAIN, ALL, ALL | {"WRAPS": False}, PLAIN | {"DUPLICATES": True}], ids=str
+        ("dtype", "precision"), [("fp32", "ieee"), ("fp32", "tf32"), ("bf16", "ieee"), ("fp16", "ieee")]
     )
-    @pytest.mark.parametrize("D", [16, 64, 72, 128, 256])
-    @pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
     def test_compiles_for_a_gpu_in_every_size(
-        self, dtype: str, D: int, options: dict[str, bool], precision: str
+        self, dtype: str, precision: str, D: int, options: dict[str, bool]
     ) -> None:
         self.check(dtype, D, options, precision)
 

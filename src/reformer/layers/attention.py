@@ -329,7 +329,7 @@ class LSHSelfAttention(SelfAttention):
         lengths = [T] * B if key_padding_mask is None else key_padding_mask.sum(-1).tolist()
         wanted = [self._choose_num_buckets(length) for length in lengths]
         if len(set(wanted)) == 1:
-            return self._hash(q, factors(wanted[0]), 0, seed, key_padding_mask)
+            return self._hash(q, factors(wanted[0], self.head_size), 0, seed, key_padding_mask)
         buckets = torch.empty(B, self.num_heads, self.num_hashes, T, dtype=torch.int64, device=q.device)
         for num_buckets in sorted(set(wanted)):
             rows = [b for b in range(B) if wanted[b] == num_buckets]

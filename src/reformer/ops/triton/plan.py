@@ -112,14 +112,15 @@ def chunk_plan(
             of_rows = of_rows.long().masked_fill(~real[rows, None], _BEHIND_ALL)
         orders.append(of_rows.argsort(dim=-1, stable=True).to(torch.int32))
     order = torch.cat(orders)
-    num_real = _num_real(real, B * H, T, device)
+    # Rows of one batch element have the same ranges.
+    num_real = _num_real(key_padding_mask, 1 if key_padding_mask is None else B, T, device)
     n = num_real[:, None, None]
     num_chunks = ((n + chunk_length - 1) // chunk_length).clamp(min=1)
 
     def chunk_start(chunk: Tensor) -> Tensor:
         """Number of the slot where a chunk of the endless list of all rounds' chunks begins."""
         rounds = chunk.div(num_chunks, rounding_mode="floor")
-        return (rounds * n + ((chunk - rounds * num_chunks) * chunk_length).minimum(n)).to(torch.int32)
+        return rounds * n + ((chunk - rounds * num_chunks) * chunk_length).minimum(n)
 
     round_first = torch.arange(R, device=device, dtype=torch.int32)[:, None] * num_chunks
     rank = torch.arange(T, device=device, dtype=torch.int32)
@@ -132,6 +133,9 @@ def chunk_plan(
     first = chunk_start(round_first + first_rank // chunk_length - after)
     stop = chunk_start(round_first + last_rank // chunk_length + before + 1)
     stop = torch.where(first_rank < n, stop, first)
+    heads = B * H // max(1, len(num_real))
+    ranges = (x.repeat_interleave(heads, dim=0) for x in (lo, hi, first, stop, num_real))
+    lo, hi, first, stop, num_real = ranges
     return Plan(order, order, lo, hi, first, stop, num_real, [T], wraps=True)
 
 
