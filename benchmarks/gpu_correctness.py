@@ -62,7 +62,12 @@ def check_cases(stop: float) -> dict[str, Any]:
     num_processes = max(1, min(MAX_PROCESSES, len(os.sched_getaffinity(0)) // 2))
     failures: list[str] = []
     num_done, worst = 0, dict.fromkeys(DTYPES, 0.0)
-    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        num_processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(2,),
+    ) as pool:
         futures: dict[Future[float], tuple[int, str]] = {
             pool.submit(error_of_case, index, dtype): (index, dtype) for index, dtype in wanted
         }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -34,16 +35,13 @@ def hash_vectors(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_m
         return buckets
     x = x if x.stride(-1) == 1 else x.contiguous()
     rotations = rotations.float().permute(0, 2, 1, 3).contiguous()
-    widths = torch.tensor([n // 2 for n in factors], dtype=torch.int32)
-    if x.is_cuda:  # from pinned memory, so that nothing waits
-        widths = widths.pin_memory().to(x.device, non_blocking=True)
     mask = x if padding_mask is None else padding_mask.view(torch.uint8)
     tile, columns = _tile_of(D)
     with torch.cuda.device_of(x):
         _hash_kernel[(B * H * R * math.ceil(T / tile),)](
             x,
             rotations,
-            widths,
+            _widths(tuple(factors), x.device),
             mask,
             buckets,
             *x.stride()[:3],
@@ -64,6 +62,12 @@ def hash_vectors(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_m
             num_warps=4,
         )
     return buckets
+
+
+@cache
+def _widths(factors: tuple[int, ...], device: torch.device) -> Tensor:
+    """Columns of rotations that each factor has, int32; kept, since making it waits for the device."""
+    return torch.tensor([n // 2 for n in factors], dtype=torch.int32, device=device)
 
 
 def _tile_of(size: int) -> tuple[int, int]:
