@@ -52,8 +52,11 @@ def training_steps(stop: float, *, print_ratios: bool) -> dict[str, Any]:
                 of_length[peer] = {"error": f"{type(error).__name__}: {error}"[:500]}
             _forget()
             line = f"{length:9,} tokens  {peer:15} {_in_words(of_length[peer])}"
-            if print_ratios and peer == "transformers" and "seconds" in of_length[peer]:
-                ratio = min(of_length[peer]["seconds"]) / min(of_length["reformer"]["seconds"])
+            both_ran = (
+                peer == "transformers" and "seconds" in of_length[peer] and "seconds" in of_length[PEERS[0]]
+            )
+            if print_ratios and both_ran:
+                ratio = min(of_length[peer]["seconds"]) / min(of_length[PEERS[0]]["seconds"])
                 line += f"  ({ratio:.1f} times the time of ours)"
             print(line, flush=True)
         results["lengths"][str(length)] = of_length

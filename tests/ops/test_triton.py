@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 from reformer.ops import attention as ops_attention
 from reformer.ops import local_attention, lsh_attention, lsh_attention_by_level, lsh_hash
@@ -383,6 +384,19 @@ class TestChoice:
         with caplog.at_level(logging.INFO, logger="reformer"):
             local_attention(*[torch.zeros(1, 1, 4, 8)] * 3)
         assert ["triton" in record.message for record in caplog.records] == [False]
+
+    @pytest.mark.parametrize(("lacks", "expected"), [(None, "triton"), ("too old", "torch")])
+    def test_auto_gives_gpu_tensors_to_triton(
+        self, lacks: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tensors that pretend to be on a GPU, of which nothing but the capability is asked."""
+        monkeypatch.delenv("TRITON_INTERPRET")
+        monkeypatch.setattr(support, "_lacks", lambda device: lacks)
+        with FakeTensorMode():
+            q = torch.empty(1, 1, 4, 12, device="cuda", dtype=torch.bfloat16)
+            assert ops_attention._choose("auto", q, q, q, num_slots=8) == expected
+            q = q.double()
+            assert ops_attention._choose("auto", q, q, q, num_slots=8) == "torch"
 
     def test_the_package_does_not_import_triton(self) -> None:
         code = "import sys, reformer.ops.triton.attention, reformer.ops.triton.hashing\n"
