@@ -5,6 +5,7 @@ behind them, whatever the caller's padding side: positions then count real token
 nothing.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ from reformer.layers.feed_forward import FeedForward
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
 from reformer.layers.randomness import derive, draw_seed, dropout
 from reformer.layers.reversible import ReversibleLayer, ReversibleStack
+from reformer.layers.transformers_layout import TransformersLayout
 from reformer.models.configuration import ReformerConfig
 
 IGNORED = -100
@@ -111,6 +113,7 @@ def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
         if kind == "lsh"
         else config.local_attention_probs_dropout_prob,
         rope_theta=config.rope_theta if config.position_embedding_type == "rotary" else None,
+        layout=_transformers_layout(config) if config.as_transformers else None,
     )
     if kind == "full":
         return FullSelfAttention(shape)
@@ -134,6 +137,12 @@ def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
     )
 
 
+def _transformers_layout(config: ReformerConfig) -> TransformersLayout:
+    lengths = {"lsh": config.lsh_attn_chunk_length, "local": config.local_attn_chunk_length}
+    used = [lengths[kind] for kind in set(config.attn_layers)]
+    return TransformersLayout(math.lcm(*used), min(used), config.max_position_embeddings)
+
+
 def _chunk_length(features: int) -> int:
     """Tokens whose features, in float32, take about 8 MiB: large enough for a GEMM, small beside the rest."""
     return min(max((1 << 21) // features, 256), 8192)
@@ -146,6 +155,8 @@ class ReformerPreTrainedModel(PreTrainedModel):
     config: ReformerConfig
     base_model_prefix = "reformer"
     _no_split_modules = ["ReversibleLayer"]
+    # Old versions of transformers saved constants, and the head's bias twice.
+    _keys_to_ignore_on_load_unexpected = [r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$"]
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -454,7 +465,10 @@ class ReformerClassificationHead(nn.Module):
 
 
 class ReformerForSequenceClassification(ReformerPreTrainedModel):
-    """A Reformer that labels a sequence, from its first token, or its last real one if causal."""
+    """A Reformer that labels a sequence, from its first token, or its last real one if causal.
+
+    With `as_transformers` a causal one too labels it from its first token.
+    """
 
     def __init__(self, config: ReformerConfig):
         super().__init__(config)
@@ -497,11 +511,12 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
     def _token(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         B, T, _ = hidden.shape
         rows = torch.arange(B, device=hidden.device)
+        from_last = self.config.is_decoder and not self.config.as_transformers
         if attention_mask is None:
-            return hidden[:, -1 if self.config.is_decoder else 0]
+            return hidden[:, -1 if from_last else 0]
         positions = torch.arange(T, device=hidden.device).expand(B, -1)
         real = attention_mask.bool()
-        if self.config.is_decoder:
+        if from_last:
             return hidden[rows, positions.masked_fill(~real, -1).amax(1)]
         return hidden[rows, positions.masked_fill(~real, T).amin(1).clamp(max=T - 1)]
 
