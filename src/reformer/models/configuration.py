@@ -9,6 +9,14 @@ from transformers.activations import ACT2FN
 
 ATTENTION_KINDS = ("lsh", "local", "full")
 POSITION_KINDS = ("axial", "rotary", "learned", "none")
+ARCHITECTURES = {
+    "ReformerModel": "ReformerModel",
+    "ReformerModelWithLMHead": "ReformerForCausalLM",
+    "ReformerForMaskedLM": "ReformerForMaskedLM",
+    "ReformerForSequenceClassification": "ReformerForSequenceClassification",
+    "ReformerForQuestionAnswering": "ReformerForQuestionAnswering",
+}
+"""Our names of transformers' Reformer models."""
 
 
 @strict
@@ -71,6 +79,7 @@ class ReformerConfig(transformers.ReformerConfig):
         self.attn_layers = list(self.attn_layers)
         if self.position_embedding_type is None:
             self.position_embedding_type = "axial" if self.axial_pos_embds else "learned"
+        self.axial_pos_embds = self.position_embedding_type == "axial"
         if self.lsh_num_chunks_after is None:
             both_ways = self.lsh_window == "bucket" and not self.is_decoder
             self.lsh_num_chunks_after = self.lsh_num_chunks_before if both_ways else 0
@@ -166,7 +175,9 @@ def from_transformers(values: dict[str, Any]) -> dict[str, Any]:
     # What theirs leaves out when it saves has the value of its own default.
     defaults = transformers.ReformerConfig().to_dict()
     theirs = {name: defaults[name] for name in ReformerConfig.__annotations__ if name in defaults}
-    return theirs | ours | values | {"model_type": ReformerConfig.model_type}
+    names = [ARCHITECTURES.get(name, name) for name in values.get("architectures") or []]
+    changes = {"model_type": ReformerConfig.model_type, "architectures": names or None}
+    return theirs | ours | values | changes
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

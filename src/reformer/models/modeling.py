@@ -6,6 +6,7 @@ nothing.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,9 @@ from reformer.layers.randomness import derive, draw_seed, dropout
 from reformer.layers.reversible import ReversibleLayer, ReversibleStack
 from reformer.layers.transformers_layout import TransformersLayout
 from reformer.models.configuration import ReformerConfig
+
+_OLD_CONSTANTS = (r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$")
+"""What old versions of transformers saved besides weights: constants, and the head's bias twice."""
 
 IGNORED = -100
 """The label of a token that no loss counts."""
@@ -155,8 +159,7 @@ class ReformerPreTrainedModel(PreTrainedModel):
     config: ReformerConfig
     base_model_prefix = "reformer"
     _no_split_modules = ["ReversibleLayer"]
-    # Old versions of transformers saved constants, and the head's bias twice.
-    _keys_to_ignore_on_load_unexpected = [r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$"]
+    _keys_to_ignore_on_load_unexpected = list(_OLD_CONSTANTS)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -166,6 +169,11 @@ class ReformerPreTrainedModel(PreTrainedModel):
                 initialization.normal_(weight, std=self.config.axial_norm_std)
         elif isinstance(module, ReformerLMHead):
             initialization.zeros_(module.bias)
+
+
+def is_constant_of_old_checkpoint(name: str) -> bool:
+    """Whether old versions of transformers saved this tensor and no model needs it."""
+    return any(re.search(pattern, name) for pattern in _OLD_CONSTANTS)
 
 
 @dataclass
