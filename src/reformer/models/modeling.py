@@ -159,6 +159,7 @@ class ReformerPreTrainedModel(PreTrainedModel):
     config: ReformerConfig
     base_model_prefix = "reformer"
     _no_split_modules = ["ReversibleLayer"]
+    supports_gradient_checkpointing = True  # reversible as it is; with reversible=False it becomes so
     _keys_to_ignore_on_load_unexpected = list(_OLD_CONSTANTS)
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -442,7 +442,7 @@ def _row_blocks(
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, plans: Callable[[], Iterator[Plan]], scoring: Scoring) -> Tensor:
     with torch.autocast(q.device.type, enabled=False):
-        return TiledAttention.apply(q, k, v, plans, scoring)
+        return TiledAttention.apply(q, k, v, plans, scoring)[0]
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, counts: Tensor, **options: Any) -> Tensor:
