@@ -243,10 +243,20 @@ def test_problem_types(problem: str, num_labels: int, dtype: torch.dtype) -> Non
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 @torch.no_grad()
 def test_a_compiled_model_computes_the_same() -> None:
-    model, x = build(ReformerForCausalLM), tokens(2, 20)
-    compiled = torch.compile(model, backend="aot_eager")
+    model, x = build(ReformerForCausalLM, attn_layers=["local", "lsh"]), tokens(2, 20)
+    compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(compiled(x).logits, model(x).logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(compiled(x[:, :11]).logits, model(x[:, :11]).logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("cls", ALL)
+@torch.no_grad()
+def test_compiled_models_of_all_heads_at_several_lengths(cls: Any) -> None:
+    model = build(cls)
+    compiled = torch.compile(model, backend="aot_eager")
+    for x in (tokens(2, 20), tokens(2, 11), tokens(1, 50)):
+        torch.testing.assert_close(compiled(x)[0], model(x)[0], rtol=0, atol=1e-5)
 
 
 def test_what_others_ask_of_a_model() -> None:
