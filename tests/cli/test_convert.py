@@ -12,6 +12,7 @@ import torch
 from transformers.models import reformer as theirs
 
 from reformer import ReformerConfig, ReformerForCausalLM, ReformerForMaskedLM, ReformerForTokenClassification
+from reformer.data import Enwik8Tokenizer
 from tests.cli.conftest import RunCommand
 from tests.models.small_models import assert_identical, build, tokens
 from tests.models.transformers_cases import THEIR_HEADS, outputs, pair, random_case
@@ -139,6 +140,21 @@ def test_a_model_that_transformers_has_not(
 ) -> None:
     build(ReformerForCausalLM, **(CHUNKS | changes)).save_pretrained("ours")
     _assert_refused(run_command("convert", "ours", "theirs"), f"ours/config.json: .*{message}", tmp_path)
+
+
+def test_commands_work_on_what_was_converted(run_command: RunCommand, tmp_path: Path) -> None:
+    """With the tokenizer of enwik8, as its checkpoint needs."""
+    values = random_case(0).values | {"vocab_size": 258, "max_position_embeddings": 4096}
+    values |= {"axial_pos_shape": [64, 64], "chunk_size_feed_forward": 0}
+    theirs.ReformerModelWithLMHead(theirs.ReformerConfig(**values)).save_pretrained("theirs")
+    Enwik8Tokenizer().save_pretrained("theirs")
+    generate = ("--prompt", "The page ", "--max-new-tokens", "4")
+    outcome = run_command("generate", "theirs", *generate)
+    assert outcome.code == 2
+    assert "got 'reformer'; `reformer convert` makes one of it" in outcome.err
+    assert run_command("convert", "theirs", "ours").code == 0
+    outcome = run_command("generate", "ours", *generate)
+    assert (outcome.code, len(outcome.out) > 0) == (0, True)
 
 
 def test_a_head_that_transformers_has_not(run_command: RunCommand, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def test_their_fields_keep_their_values_and_ours_follow(folder: Path) -> None:
     wanted = theirs.ReformerConfig.from_pretrained(folder).to_dict()
     ours = config.to_dict()
     differ = {name for name, value in wanted.items() if ours[name] != value}
-    assert differ == {"model_type"}
+    assert differ == {"model_type", "architectures"}
+    assert config.architectures == ["ReformerForCausalLM"]
     assert (config.lsh_window, config.as_transformers, config.residual) == ("chunk", True, "float32")
     assert config.position_embedding_type == ("axial" if VALUES["axial_pos_embds"] else "learned")
 

@@ -77,9 +77,10 @@ def load_model(path: Path, device: str = "auto") -> tuple[ReformerForCausalLM, P
     torch_device = resolve_device(device)
     config = read_model_config(folder)
     if config.get("model_type") != ReformerConfig.model_type:
+        hint = "; `reformer convert` makes one of it" if config.get("model_type") == "reformer" else ""
         raise UserError(
             f"{folder / CONFIG_FILE}: expected model_type {ReformerConfig.model_type!r}, "
-            f"got {config.get('model_type')!r}"
+            f"got {config.get('model_type')!r}{hint}"
         )
     read_model_header(folder)
     logging.disable_progress_bar()
