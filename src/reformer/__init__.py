@@ -1,7 +1,7 @@
 """Reformer models for sequences as long as they come.
 
 Names are imported when they are first used: `import reformer` alone is quick. The first use of a model
-name registers the models with transformers' Auto classes.
+name, or `import reformer.auto`, registers models and tokenizers with transformers' Auto classes.
 """
 
 from importlib import import_module
@@ -34,5 +34,5 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("reformer-torch")
     if name in __all__:
-        return getattr(import_module("reformer.models.auto"), name)
+        return getattr(import_module("reformer.auto"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

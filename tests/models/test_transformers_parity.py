@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.models import reformer as theirs
 
 from reformer import ReformerConfig, ReformerForCausalLM, ReformerForMaskedLM, ReformerModel
+from reformer.layers.transformers_layout import TransformersLayout
 
 SHARED: dict[str, Any] = {
     "vocab_size": 40,
@@ -38,24 +39,14 @@ def _pair(ours: dict[str, Any] | None = None, **changes: Any) -> tuple[nn.Module
     their_class = theirs.ReformerModelWithLMHead if causal else theirs.ReformerForMaskedLM
     their_model = their_class(theirs.ReformerConfig(**values, initializer_range=0.2)).eval()
     our_class = ReformerForCausalLM if causal else ReformerForMaskedLM
-    our_model = our_class(ReformerConfig(**values, lsh_window="chunk", **(ours or {}))).eval()
+    our_config = ReformerConfig.from_dict(their_model.config.to_dict() | (ours or {}))
+    our_model = our_class(our_config).eval()
     our_model.load_state_dict(their_model.state_dict())
     return their_model, our_model
 
 
 def _ids(length: int) -> Tensor:
     return torch.randint(3, 40, (2, length), generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def rotations_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers draws rotations in the dtype of the model: give it the ones of float32 in float64."""
-    randn = torch.randn
-
-    def drawn(*args: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Tensor:
-        return randn(*args, **kwargs).to(dtype or torch.float32)
-
-    monkeypatch.setattr(torch, "randn", drawn)
 
 
 @torch.no_grad()
@@ -106,10 +97,13 @@ def test_bidirectional_lsh_logits(after: int) -> None:
         _assert_same_logits(*models, length)
 
 
-@pytest.mark.xfail(strict=True, reason="their first and last chunk see each other, ours do not")
+@pytest.mark.parametrize("after", [0, 1])
 @pytest.mark.usefixtures("rotations_of_float32")
-def test_bidirectional_local_logits() -> None:
-    _assert_same_logits(*_pair(FLOAT, attn_layers=["local"], is_decoder=False), 128)
+def test_bidirectional_local_logits(after: int) -> None:
+    """Their first and last chunk see each other; with two chunks, a chunk sees the other twice."""
+    models = _pair(FLOAT, attn_layers=["local"], is_decoder=False, local_num_chunks_after=after)
+    for length in (128, 32, 100, 16, 5):
+        _assert_same_logits(*models, length)
 
 
 @pytest.mark.parametrize("length", [128, 64, 16, 96])
@@ -118,12 +112,31 @@ def test_a_number_of_buckets_that_is_not_given(length: int) -> None:
     _assert_same_logits(*_pair(FLOAT, num_buckets=None), length)
 
 
-@pytest.mark.parametrize("length", [512, 4096])
-@pytest.mark.xfail(strict=True, reason="theirs makes two factors of more than 2 max((positions / C)^0.5, C)")
+@pytest.mark.parametrize(("length", "factors"), [(256, (32,)), (512, (8, 8)), (4096, (16, 32))])
 @pytest.mark.usefixtures("rotations_of_float32")
-def test_a_large_number_of_buckets_that_is_not_given(length: int) -> None:
+def test_a_large_number_of_buckets_that_is_not_given(length: int, factors: tuple[int, ...]) -> None:
+    """Theirs makes two factors of more than 2 max((positions / C)^0.5, C) buckets."""
     axial = {"axial_pos_shape": [64, 64], "max_position_embeddings": 4096}
-    _assert_same_logits(*_pair(FLOAT, num_buckets=None, **axial), length)
+    models = _pair(FLOAT, num_buckets=None, **axial)
+    assert TransformersLayout(16, 16, 4096).bucket_factors(length, 16) == factors
+    _assert_same_logits(*models, length)
+
+
+@torch.no_grad()
+def test_the_bias_of_the_head_is_added_as_trax_does() -> None:
+    """transformers 5.23 loads it and does not add it."""
+    their_model, our_model = _pair(FLOAT, attn_layers=["local"])
+    bias = torch.linspace(-1, 1, 40)
+    for model in (their_model, our_model):
+        model.lm_head.bias.copy_(bias)
+    wanted = their_model(_ids(32)).logits + bias
+    torch.testing.assert_close(our_model(_ids(32)).logits, wanted, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_exact_streams_can_be_asked_for() -> None:
+    their_model, our_model = _pair({"residual": "int32"}, is_decoder=False)
+    torch.testing.assert_close(our_model(_ids(100)).logits, their_model(_ids(100)).logits, rtol=0, atol=1e-4)
 
 
 @torch.no_grad()

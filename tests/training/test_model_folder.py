@@ -46,7 +46,7 @@ def test_unknown_tokenizer(folder: Path) -> None:
     path = folder / "model" / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "BertTokenizer"}))
     with pytest.raises(
-        UserError, match="expected tokenizer_class ByteTokenizer or NucleotideTokenizer, got 'Bert"
+        UserError, match=r"expected tokenizer_class ByteTokenizer, .* or ReformerTokenizer, got 'Bert"
     ):
         load_model(folder, "cpu")
 

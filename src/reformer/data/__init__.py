@@ -13,6 +13,7 @@ from reformer.data.windows import EvaluationWindow, WindowSampler, evaluation_wi
 if TYPE_CHECKING:
     from reformer.data.tokenizers import (
         ByteTokenizer,
+        Enwik8Tokenizer,
         NucleotideTokenizer,
         register_auto_tokenizers,
         tokenizer_for,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ByteTokenizer",
+    "Enwik8Tokenizer",
     "EvaluationWindow",
     "NucleotideTokenizer",
     "Record",
@@ -32,7 +34,13 @@ __all__ = [
     "tokenizer_for",
 ]
 
-_TOKENIZER_NAMES = {"ByteTokenizer", "NucleotideTokenizer", "register_auto_tokenizers", "tokenizer_for"}
+_TOKENIZER_NAMES = {
+    "ByteTokenizer",
+    "Enwik8Tokenizer",
+    "NucleotideTokenizer",
+    "register_auto_tokenizers",
+    "tokenizer_for",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,8 @@ class _SymbolTokenizer(PreTrainedTokenizer):
         self._token_ids = token_ids
         self._tokens = {token_id: token for token, token_id in token_ids.items()}
         for role, token in (("pad", _PAD), ("bos", _BOS), ("eos", _EOS), ("mask", _MASK)):
-            kwargs.setdefault(f"{role}_token", token)
+            if token in token_ids:
+                kwargs.setdefault(f"{role}_token", token)
         super().__init__(**kwargs)
 
     @property
@@ -160,8 +161,11 @@ class ByteTokenizer(_SymbolTokenizer):
 
     def __init__(self, split_special_tokens: bool = True, **kwargs: Any) -> None:
         self._bytes = {chr(byte): bytes([byte]) for byte in range(256)}
-        token_ids = vocabulary("byte", None)
-        super().__init__(token_ids, split_special_tokens=split_special_tokens, **kwargs)
+        super().__init__(self._ids(), split_special_tokens=split_special_tokens, **kwargs)
+
+    @staticmethod
+    def _ids() -> dict[str, int]:
+        return vocabulary("byte", None)
 
     def _tokenize(self, text: str, position: int = 0, **kwargs: Any) -> list[str]:
         try:
@@ -174,6 +178,17 @@ class ByteTokenizer(_SymbolTokenizer):
         """Joins bytes and special tokens and decodes them as UTF-8, with U+FFFD for what is not."""
         joined = b"".join([self._bytes.get(token) or token.encode("utf-8") for token in tokens])
         return joined.decode("utf-8", errors="replace")
+
+
+class Enwik8Tokenizer(ByteTokenizer):
+    """The tokenizer of google/reformer-enwik8: the id of a byte is byte + 2; ``[PAD] [EOS]`` are 0 and 1.
+
+    Otherwise as `ByteTokenizer`; 258 tokens in all.
+    """
+
+    @staticmethod
+    def _ids() -> dict[str, int]:
+        return {token: token_id for token_id, token in enumerate([_PAD, _EOS, *map(chr, range(256))])}
 
 
 def tokenizer_for(
@@ -196,10 +211,10 @@ def tokenizer_for(
 
 
 def register_auto_tokenizers(config_class: type[PreTrainedConfig]) -> None:
-    """Lets `AutoTokenizer.from_pretrained` load both classes from folders that hold such a configuration.
+    """Lets `AutoTokenizer.from_pretrained` load all classes from folders that hold such a configuration.
 
     Args:
         config_class: configuration of a model that uses these tokenizers, already known to `AutoConfig`.
     """
-    for tokenizer_class in (ByteTokenizer, NucleotideTokenizer):
+    for tokenizer_class in (Enwik8Tokenizer, ByteTokenizer, NucleotideTokenizer):
         AutoTokenizer.register(config_class, tokenizer_class=tokenizer_class, exist_ok=True)

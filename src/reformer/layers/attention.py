@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from reformer.layers.positions import rotate
 from reformer.layers.randomness import derive, dropout, generator, move
+from reformer.layers.transformers_layout import TransformersLayout
 from reformer.ops import local_attention, lsh_attention, lsh_attention_by_level, lsh_hash
 
 MAX_ATTENTIONS_LENGTH = 2048
@@ -106,7 +107,7 @@ class AttentionShape:
     """What all kinds of attention share.
 
     `rope_theta` is the base of rotary positions, or None for none. `dropout` is the probability of
-    dropping an attention weight.
+    dropping an attention weight. `layout` is how transformers cuts chunks, or None for our way.
     """
 
     hidden_size: int
@@ -115,10 +116,13 @@ class AttentionShape:
     causal: bool
     dropout: float
     rope_theta: float | None = None
+    layout: TransformersLayout | None = None
 
 
 class SelfAttention(nn.Module):
     """A kind of attention: how tokens are projected, and how they then attend."""
+
+    chunk_length: int
 
     def __init__(self, shape: AttentionShape):
         super().__init__()
@@ -131,6 +135,10 @@ class SelfAttention(nn.Module):
     def _rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         theta = self.shape.rope_theta
         return (q, k) if theta is None else (rotate(q, theta), rotate(k, theta))
+
+    def _num_chunks(self, length: int) -> int | None:
+        """Chunks of an input on transformers' circle."""
+        return None if self.shape.layout is None else self.shape.layout.num_chunks(length, self.chunk_length)
 
     def _dropout(self, seed: int | None) -> dict[str, float | int]:
         return {} if seed is None else {"dropout": self.shape.dropout, "dropout_seed": derive(seed, 1)}
@@ -180,6 +188,27 @@ class LocalSelfAttention(_SeparateProjections):
         self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
     ) -> Tensor:
         q, k = self._rotate(q, k)
+        circle = self._num_chunks(q.shape[2])
+        if circle is not None and (not self.shape.causal or circle <= self.num_chunks_before):
+            # On a circle, a chunk can be seen from both sides: as one bucket that is cut into chunks.
+            one_bucket = torch.zeros(
+                q.shape[0], q.shape[1], 1, q.shape[2], dtype=torch.int64, device=q.device
+            )
+            return lsh_attention(
+                q,
+                k,
+                v,
+                one_bucket,
+                chunk_length=self.chunk_length,
+                num_chunks_before=self.num_chunks_before,
+                num_chunks_after=self.num_chunks_after,
+                window="chunk",
+                num_chunks=circle,
+                causal=self.shape.causal,
+                penalize_self=False,
+                key_padding_mask=key_padding_mask,
+                **self._dropout(seed),  # type: ignore[arg-type]
+            )
         return local_attention(
             q,
             k,
@@ -301,6 +330,7 @@ class LSHSelfAttention(SelfAttention):
             num_chunks_before=self.num_chunks_before,
             num_chunks_after=self.num_chunks_after,
             window=self.window,  # type: ignore[arg-type]
+            num_chunks=self._num_chunks(q.shape[2]),
             causal=self.shape.causal,
             key_padding_mask=key_padding_mask,
             **self._dropout(seed),  # type: ignore[arg-type]
@@ -326,6 +356,9 @@ class LSHSelfAttention(SelfAttention):
             given = self.num_buckets
             given = (given,) if isinstance(given, int) else tuple(given)
             return self._hash(q, given, 0, seed, key_padding_mask)
+        if self.shape.layout is not None:
+            chosen = self.shape.layout.bucket_factors(T, self.chunk_length)
+            return self._hash(q, chosen, 0, seed, key_padding_mask)
         lengths = [T] * B if key_padding_mask is None else key_padding_mask.sum(-1).tolist()
         wanted = [self._choose_num_buckets(length) for length in lengths]
         if len(set(wanted)) == 1:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.randomness import derive
+from reformer.ops.transforms import inside_transform
 
 
 def row_chunks(num_rows: int, chunk_length: int) -> Iterator[tuple[int, slice]]:
@@ -85,7 +86,7 @@ def chunked(
     """Apply a position-wise method of a module to chunks of positions.
 
     Nothing but the input is kept for the backward pass, which calls the method again, chunk by chunk.
-    An input of one chunk takes the ordinary path.
+    An input of one chunk takes the ordinary path, and so does any inside torch.func's transforms.
 
     Args:
         method: bound method of an nn.Module, called with `[rows, features]`, a seed (one for each
@@ -100,7 +101,7 @@ def chunked(
     """
     rows = x.reshape(-1, x.shape[-1])
     flat = tuple(tensor.reshape(-1) for tensor in aligned)
-    if len(rows) <= chunk_length:
+    if len(rows) <= chunk_length or inside_transform():
         outputs = _as_tuple(method(rows, None if seed is None else derive(seed, 0), *flat))
     else:
         owner: nn.Module = method.__self__  # type: ignore[attr-defined]

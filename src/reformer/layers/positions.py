@@ -99,8 +99,7 @@ class _Rotate(torch.autograd.Function):
     """Turn by the angles times `direction`; the gradient is turned back. Keeps nothing."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, theta: float, direction: int) -> Tensor:
-        ctx.theta, ctx.direction = theta, direction
+    def forward(x: Tensor, theta: float, direction: int) -> Tensor:
         half = x.shape[-1] // 2
         frequency = direction * theta ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
         turned = torch.empty_like(x)
@@ -113,6 +112,10 @@ class _Rotate(torch.autograd.Function):
             turned[..., block, :half] = first * cos - second * sin
             turned[..., block, half:] = second * cos + first * sin
         return turned
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.theta, ctx.direction = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:

@@ -21,6 +21,7 @@ from reformer.layers.feed_forward import FeedForward
 from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
 from reformer.layers.randomness import derive
 from reformer.layers.residuals import LIMIT, RESIDUALS, FixedPoint, Residual
+from reformer.ops.transforms import inside_transform
 
 _POSITION_WISE = ("project_in", "project_memory", "project_out")
 
@@ -50,7 +51,8 @@ class ReversibleStack(nn.Module):
     Args:
         layers: from first to last.
         residual: "int32" (exact) or "float32".
-        reversible: rebuild activations in the backward pass; if False every layer's are stored.
+        reversible: rebuild activations in the backward pass; if False, and inside torch.func's transforms,
+            every layer's are stored.
         chunk_length: tokens that go through what is position-wise at once.
     """
 
@@ -61,6 +63,7 @@ class ReversibleStack(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.residual: Residual = RESIDUALS[residual]()
         self.reversible = reversible
+        self.gradient_checkpointing = False  # set by transformers: rebuild, even if not reversible
         self.chunk_length = chunk_length
         self.compiled = False
 
@@ -128,7 +131,8 @@ class ReversibleStack(nn.Module):
             memory_mask,
             self.compiled,
         )
-        if self.reversible and not output_hidden_states and attention_weights is None:
+        rebuilt = (self.reversible or self.gradient_checkpointing) and not inside_transform()
+        if rebuilt and not output_hidden_states and attention_weights is None:
             parameters = [p for branch in _branches(self) for p in branch.parameters()]
             memory = None if memory is None else memory.contiguous()
             y1, y2 = _Reversible.apply(self, seed, shared, x, memory, *parameters)
@@ -271,8 +275,12 @@ class _Value(torch.autograd.Function):
     """The value of a new stream, with the gradient of what it was made from."""
 
     @staticmethod
-    def forward(ctx: Any, residual: Residual, stream: Tensor, x: Tensor) -> Tensor:
+    def forward(residual: Residual, stream: Tensor, x: Tensor) -> Tensor:
         return residual.decode(stream, x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
@@ -284,13 +292,17 @@ class _Add(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, residual: Residual, stream: Tensor, value: Tensor, update: Tensor
+        residual: Residual, stream: Tensor, value: Tensor, update: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.dtype = update.dtype
         stream = stream.clone()
         overflow = residual.add_(stream, update)
-        ctx.mark_non_differentiable(stream, overflow)
         return stream, residual.decode(stream, value.dtype), overflow
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.dtype = inputs[3].dtype
+        stream, _, overflow = output
+        ctx.mark_non_differentiable(stream, overflow)
 
     @staticmethod
     def backward(ctx: Any, _stream: None, grad: Tensor, _overflow: None) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """What a Reformer is made of."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import transformers
 from huggingface_hub.dataclasses import strict
@@ -9,6 +9,14 @@ from transformers.activations import ACT2FN
 
 ATTENTION_KINDS = ("lsh", "local", "full")
 POSITION_KINDS = ("axial", "rotary", "learned", "none")
+ARCHITECTURES = {
+    "ReformerModel": "ReformerModel",
+    "ReformerModelWithLMHead": "ReformerForCausalLM",
+    "ReformerForMaskedLM": "ReformerForMaskedLM",
+    "ReformerForSequenceClassification": "ReformerForSequenceClassification",
+    "ReformerForQuestionAnswering": "ReformerForQuestionAnswering",
+}
+"""Our names of transformers' Reformer models."""
 
 
 @strict
@@ -30,12 +38,15 @@ class ReformerConfig(transformers.ReformerConfig):
         reversible: rebuild activations in the backward pass; False stores them.
         max_num_buckets: bound of the number of buckets where `num_buckets` is None.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
+        as_transformers: do as transformers' Reformer does where ours does otherwise, see
+            `reformer.layers.transformers_layout`; sequences are then classified from their first token.
 
     Raises:
         ValueError: a field has a value outside its range, or fields do not fit each other.
     """
 
     model_type = "reformer-torch"
+    keys_to_ignore_at_inference = ["past_key_values"]
 
     num_attention_heads: int = 4
     lsh_attn_chunk_length: int = 64
@@ -49,6 +60,18 @@ class ReformerConfig(transformers.ReformerConfig):
     reversible: bool = True
     max_num_buckets: int = 16384
     chunk_size_feed_forward: int = 0
+    as_transformers: bool = False
+
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read `config.json`, that of transformers' Reformer too: see `from_transformers`."""
+        values, kwargs = super().get_config_dict(*args, **kwargs)
+        return from_transformers(values), kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """Make a configuration of its fields, those of transformers' Reformer too."""
+        return super().from_dict(from_transformers(config_dict), **kwargs)
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what follows from other fields, and check all."""
@@ -56,6 +79,7 @@ class ReformerConfig(transformers.ReformerConfig):
         self.attn_layers = list(self.attn_layers)
         if self.position_embedding_type is None:
             self.position_embedding_type = "axial" if self.axial_pos_embds else "learned"
+        self.axial_pos_embds = self.position_embedding_type == "axial"
         if self.lsh_num_chunks_after is None:
             both_ways = self.lsh_window == "bucket" and not self.is_decoder
             self.lsh_num_chunks_after = self.lsh_num_chunks_before if both_ways else 0
@@ -94,6 +118,11 @@ class ReformerConfig(transformers.ReformerConfig):
             raise ValueError(f"hidden_act {self.hidden_act!r} is no activation that transformers knows")
         if self.rope_theta <= 0:
             raise ValueError(f"rope_theta must be positive, got {self.rope_theta}")
+        if self.as_transformers and (self.lsh_window != "chunk" or "full" in self.attn_layers):
+            raise ValueError(
+                'as_transformers needs lsh_window="chunk" and no "full" among attn_layers, got '
+                f"{self.lsh_window!r} and {self.attn_layers}"
+            )
         if self.tie_word_embeddings:
             raise ValueError(
                 "tie_word_embeddings cannot be: the head works on two streams, 2 * hidden_size features"
@@ -133,6 +162,22 @@ class ReformerConfig(transformers.ReformerConfig):
         bound = self.max_num_buckets
         if bound < 1 or bound & (bound - 1):
             raise ValueError(f"max_num_buckets must be a power of two, got {bound}")
+
+
+def from_transformers(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of our configuration for those of transformers' Reformer; others are returned as they are.
+
+    Fields of ours that were written next to theirs are kept.
+    """
+    if values.get("model_type") != transformers.ReformerConfig.model_type:
+        return values
+    ours = {"lsh_window": "chunk", "as_transformers": True, "residual": "float32"}
+    # What theirs leaves out when it saves has the value of its own default.
+    defaults = transformers.ReformerConfig().to_dict()
+    theirs = {name: defaults[name] for name in ReformerConfig.__annotations__ if name in defaults}
+    names = [ARCHITECTURES.get(name, name) for name in values.get("architectures") or []]
+    changes = {"model_type": ReformerConfig.model_type, "architectures": names or None}
+    return theirs | ours | values | changes
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

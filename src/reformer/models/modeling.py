@@ -5,6 +5,8 @@ behind them, whatever the caller's padding side: positions then count real token
 nothing.
 """
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +37,11 @@ from reformer.layers.feed_forward import FeedForward
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
 from reformer.layers.randomness import derive, draw_seed, dropout
 from reformer.layers.reversible import ReversibleLayer, ReversibleStack
+from reformer.layers.transformers_layout import TransformersLayout
 from reformer.models.configuration import ReformerConfig
+
+_OLD_CONSTANTS = (r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$")
+"""What old versions of transformers saved besides weights: constants, and the head's bias twice."""
 
 IGNORED = -100
 """The label of a token that no loss counts."""
@@ -111,6 +117,7 @@ def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
         if kind == "lsh"
         else config.local_attention_probs_dropout_prob,
         rope_theta=config.rope_theta if config.position_embedding_type == "rotary" else None,
+        layout=_transformers_layout(config) if config.as_transformers else None,
     )
     if kind == "full":
         return FullSelfAttention(shape)
@@ -134,6 +141,12 @@ def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
     )
 
 
+def _transformers_layout(config: ReformerConfig) -> TransformersLayout:
+    lengths = {"lsh": config.lsh_attn_chunk_length, "local": config.local_attn_chunk_length}
+    used = [lengths[kind] for kind in set(config.attn_layers)]
+    return TransformersLayout(math.lcm(*used), min(used), config.max_position_embeddings)
+
+
 def _chunk_length(features: int) -> int:
     """Tokens whose features, in float32, take about 8 MiB: large enough for a GEMM, small beside the rest."""
     return min(max((1 << 21) // features, 256), 8192)
@@ -146,6 +159,8 @@ class ReformerPreTrainedModel(PreTrainedModel):
     config: ReformerConfig
     base_model_prefix = "reformer"
     _no_split_modules = ["ReversibleLayer"]
+    supports_gradient_checkpointing = True  # reversible as it is; with reversible=False it becomes so
+    _keys_to_ignore_on_load_unexpected = list(_OLD_CONSTANTS)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -155,6 +170,11 @@ class ReformerPreTrainedModel(PreTrainedModel):
                 initialization.normal_(weight, std=self.config.axial_norm_std)
         elif isinstance(module, ReformerLMHead):
             initialization.zeros_(module.bias)
+
+
+def is_constant_of_old_checkpoint(name: str) -> bool:
+    """Whether old versions of transformers saved this tensor and no model needs it."""
+    return any(re.search(pattern, name) for pattern in _OLD_CONSTANTS)
 
 
 @dataclass
@@ -454,7 +474,10 @@ class ReformerClassificationHead(nn.Module):
 
 
 class ReformerForSequenceClassification(ReformerPreTrainedModel):
-    """A Reformer that labels a sequence, from its first token, or its last real one if causal."""
+    """A Reformer that labels a sequence, from its first token, or its last real one if causal.
+
+    With `as_transformers` a causal one too labels it from its first token.
+    """
 
     def __init__(self, config: ReformerConfig):
         super().__init__(config)
@@ -497,11 +520,12 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
     def _token(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         B, T, _ = hidden.shape
         rows = torch.arange(B, device=hidden.device)
+        from_last = self.config.is_decoder and not self.config.as_transformers
         if attention_mask is None:
-            return hidden[:, -1 if self.config.is_decoder else 0]
+            return hidden[:, -1 if from_last else 0]
         positions = torch.arange(T, device=hidden.device).expand(B, -1)
         real = attention_mask.bool()
-        if self.config.is_decoder:
+        if from_last:
             return hidden[rows, positions.masked_fill(~real, -1).amax(1)]
         return hidden[rows, positions.masked_fill(~real, T).amin(1).clamp(max=T - 1)]
 

@@ -34,6 +34,7 @@ def lsh_attention(
     num_chunks_before: int = 1,
     num_chunks_after: int = 0,
     window: Window = "bucket",
+    num_chunks: int | None = None,
     causal: bool = True,
     penalize_self: bool = True,
     key_padding_mask: Tensor | None = None,
@@ -63,6 +64,8 @@ def lsh_attention(
         num_chunks_before: chunks seen backwards.
         num_chunks_after: chunks seen forwards.
         window: "bucket" or "chunk"; "chunk" needs Tq == Tk and the same buckets for both.
+        num_chunks: for window "chunk", how many chunks lie on the circle in each round, those behind a
+            row's last real key being empty; by default as many as its real keys fill.
         causal: exclude keys later than the query.
         penalize_self: give a query's own key the score -1e5, so that it looks at itself only when it
             sees nothing else.
@@ -93,8 +96,17 @@ def lsh_attention(
         raise ValueError('window "chunk" needs queries and keys with the same positions and buckets')
 
     (B, H, Tq), Tk = q.shape[:3], k.shape[2]
+    full_chunks = -(-Tk // chunk_length)
+    if num_chunks is not None and (window != "chunk" or num_chunks < full_chunks):
+        raise ValueError(
+            f'num_chunks needs window "chunk" and must hold all {Tk} keys in chunks of {chunk_length}: at '
+            f"least {full_chunks}, got {num_chunks} with window {window!r}"
+        )
+    if num_chunks == full_chunks and key_padding_mask is None:
+        num_chunks = None  # as many as the keys fill
     keys_seen = (num_chunks_before + 1 + num_chunks_after) * chunk_length
-    chosen = _choose(backend, q, k, v, num_slots=q_buckets.shape[2] * Tk + keys_seen)
+    num_slots = q_buckets.shape[2] * Tk + keys_seen
+    chosen = _choose(backend, q, k, v, num_slots=num_slots, empty_chunks=num_chunks is not None)
     if chosen == "reference":
         mask = _full_mask(k, key_padding_mask)
         if window == "bucket":
@@ -114,6 +126,7 @@ def lsh_attention(
                 before=num_chunks_before,
                 after=num_chunks_after,
                 causal=causal,
+                num_chunks=num_chunks,
             )
         return _reference(
             q,
@@ -169,6 +182,7 @@ def lsh_attention(
                 causal=causal,
                 correct_duplicates=correct_duplicates,
                 num_vectors=B * H * Tk,
+                chunks_in_round=num_chunks,
             )
 
     return _tiled(q, k, v, plans, scoring)
@@ -431,7 +445,7 @@ def _row_blocks(
 
 def _tiled(q: Tensor, k: Tensor, v: Tensor, plans: Callable[[], Iterator[Plan]], scoring: Scoring) -> Tensor:
     with torch.autocast(q.device.type, enabled=False):
-        return TiledAttention.apply(q, k, v, plans, scoring)
+        return TiledAttention.apply(q, k, v, plans, scoring)[0]
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, counts: Tensor, **options: Any) -> Tensor:
@@ -450,7 +464,9 @@ def _full_mask(k: Tensor, key_padding_mask: Tensor | None) -> Tensor:
     return key_padding_mask
 
 
-def _choose(backend: Backend, q: Tensor, k: Tensor, v: Tensor, *, num_slots: int) -> str:
+def _choose(
+    backend: Backend, q: Tensor, k: Tensor, v: Tensor, *, num_slots: int, empty_chunks: bool = False
+) -> str:
     """The backend to use: a function of what the tensors are and of what is installed."""
     if backend in ("reference", "torch"):
         return backend
@@ -459,6 +475,8 @@ def _choose(backend: Backend, q: Tensor, k: Tensor, v: Tensor, *, num_slots: int
     compiled = ("triton" if q.is_cuda else "cpu") if backend == "auto" else backend
     unsupported = cpu.unsupported if compiled == "cpu" else triton_unsupported
     reason = unsupported(q, k, v, num_slots=num_slots)
+    if empty_chunks and reason is None:
+        reason = "num_chunks is given, so that chunks may be empty"
     if backend != "auto" and reason is not None:
         raise NotImplementedError(f'backend "{backend}" cannot run here: {reason}')
     if backend == "auto" and not torch.compiler.is_compiling():

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reformer.ops.transforms import inside_transform
 from reformer.ops.windows import Layout
 
 _MAX_HEAD_SIZE = 256
@@ -143,6 +144,8 @@ def unsupported(*tensors: Tensor, num_slots: int = 0) -> str | None:
     for size in (x.shape[-1] for x in tensors):
         if size % 8 or not 0 < size <= _MAX_HEAD_SIZE:
             return f"head size {size} is not a multiple of 8 up to {_MAX_HEAD_SIZE}"
+    if inside_transform():
+        return "one of torch.func's transforms is at work"
     if num_slots > _MAX_SLOTS:
         return f"{num_slots} sorted keys are more than {_MAX_SLOTS}"
     return None

@@ -5,6 +5,8 @@ output of all rounds, merged by their logsumexps, is then one softmax over every
 `softmax(scores + log(counts))` over (r, k) together.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,14 @@ def bucket_counts(
 
 
 def chunk_counts(
-    buckets: Tensor, key_mask: Tensor, *, chunk_length: int, before: int, after: int, causal: bool
+    buckets: Tensor,
+    key_mask: Tensor,
+    *,
+    chunk_length: int,
+    before: int,
+    after: int,
+    causal: bool,
+    num_chunks: int | None = None,
 ) -> Tensor:
     """Window "chunk": the sorted keys cut into chunks; a query sees its own and neighbouring chunks.
 
@@ -54,6 +63,8 @@ def chunk_counts(
         before: chunks that a query sees backwards.
         after: chunks that a query sees forwards.
         causal: whether later keys are excluded.
+        num_chunks: chunks in each round, those behind the last real key being empty; by default as many
+            as the real keys fill.
 
     Returns:
         int64 `[B, H, R, T, T]`.
@@ -64,9 +75,10 @@ def chunk_counts(
         real = key_mask[b].nonzero().squeeze(-1)
         for h in range(H):
             chunks = [
-                (r, real[chunk])
+                (r, order[i * chunk_length : (i + 1) * chunk_length])
                 for r in range(R)
-                for chunk in buckets[b, h, r, real].argsort(stable=True).split(chunk_length)
+                for order in [real[buckets[b, h, r, real].argsort(stable=True)]]
+                for i in range(num_chunks or math.ceil(len(real) / chunk_length))
             ]
             for i, (r, queries) in enumerate(chunks if len(real) else []):
                 for j in range(i - before, i + after + 1):

@@ -49,13 +49,14 @@ class TiledAttention(torch.autograd.Function):
         scoring: how scores become weights.
 
     Returns:
-        `[B, H, Tq, Dv]` in the dtype of q; zero where a query sees nothing.
+        `[B, H, Tq, Dv]` in the dtype of q, zero where a query sees nothing; and for each vector of q its
+        highest score (log2 units) and its sum of exponentials, without gradient.
     """
 
     @staticmethod
     def forward(  # noqa: D102
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, make_plans: Callable[[], Iterable[Plan]], scoring: Scoring
-    ) -> Tensor:
+        q: Tensor, k: Tensor, v: Tensor, make_plans: Callable[[], Iterable[Plan]], scoring: Scoring
+    ) -> tuple[Tensor, Tensor, Tensor]:
         q_layout, k_layout = scoring.q_layout, scoring.k_layout
         q_rows, k_rows, v_rows = q_layout.vectors(q), k_layout.vectors(k), k_layout.vectors(v)
         dtype = torch.promote_types(q.dtype, torch.float32)
@@ -80,14 +81,17 @@ class TiledAttention(torch.autograd.Function):
                 out.index_copy_(0, target.flatten(), new_out.flatten(0, 1))
         highest, total, out = highest[:-1], total[:-1], out[:-1]
         out.div_(total.clamp(min=torch.finfo(dtype).tiny)[:, None])
-        result = q_layout.tensor(out.to(q.dtype))
-        ctx.save_for_backward(q, k, v, result, highest, total)
-        ctx.make_plans, ctx.scoring = make_plans, scoring
-        return result
+        return q_layout.tensor(out.to(q.dtype)), highest, total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
+        *tensors, ctx.make_plans, ctx.scoring = inputs
+        ctx.save_for_backward(*tensors, *output)
+        ctx.mark_non_differentiable(*output[1:])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # noqa: D102
         with torch.autocast(grad_out.device.type, enabled=False):
             return *_gradients(ctx, grad_out), None, None
 

@@ -182,6 +182,7 @@ def chunk_plans(
     causal: bool,
     correct_duplicates: bool,
     num_vectors: int,
+    chunks_in_round: int | None = None,
 ) -> list[Plan]:
     """Plan all rounds of window "chunk" (see `reference.chunk_counts`).
 
@@ -196,6 +197,7 @@ def chunk_plans(
         causal: whether later keys are excluded.
         correct_duplicates: whether the plans tell how often a query sees a key.
         num_vectors: B * H * T.
+        chunks_in_round: chunks in each round, some of them empty; None for as many as a row fills.
     """
     N, R, T = buckets.shape
     device = buckets.device
@@ -206,6 +208,8 @@ def chunk_plans(
         buckets = buckets.masked_fill(~key_mask[:, None], int(buckets.max()) + 1)
     order = buckets.argsort(dim=-1, stable=True)
     num_chunks = (num_real + chunk_length - 1).div(chunk_length, rounding_mode="floor").clamp(min=1)
+    if chunks_in_round is not None:
+        num_chunks = torch.full_like(num_chunks, chunks_in_round)
 
     def chunk_start(chunk: Tensor | int) -> Tensor:
         """Slot where a chunk of the endless, periodic list of all rounds' chunks begins."""

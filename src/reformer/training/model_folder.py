@@ -77,9 +77,10 @@ def load_model(path: Path, device: str = "auto") -> tuple[ReformerForCausalLM, P
     torch_device = resolve_device(device)
     config = read_model_config(folder)
     if config.get("model_type") != ReformerConfig.model_type:
+        hint = "; `reformer convert` makes one of it" if config.get("model_type") == "reformer" else ""
         raise UserError(
             f"{folder / CONFIG_FILE}: expected model_type {ReformerConfig.model_type!r}, "
-            f"got {config.get('model_type')!r}"
+            f"got {config.get('model_type')!r}{hint}"
         )
     read_model_header(folder)
     logging.disable_progress_bar()
@@ -124,15 +125,17 @@ def resolve_device(device: str) -> str:
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from reformer.data.tokenizers import ByteTokenizer, NucleotideTokenizer
+    from transformers import ReformerTokenizer
+
+    from reformer.data.tokenizers import ByteTokenizer, Enwik8Tokenizer, NucleotideTokenizer
 
     name = read_json(folder / _TOKENIZER_FILE).get("tokenizer_class")
-    for tokenizer in (ByteTokenizer, NucleotideTokenizer):
+    for tokenizer in (ByteTokenizer, NucleotideTokenizer, Enwik8Tokenizer, ReformerTokenizer):
         if tokenizer.__name__ == name:
             return tokenizer.from_pretrained(folder, local_files_only=True)
     raise UserError(
-        f"{folder / _TOKENIZER_FILE}: expected tokenizer_class ByteTokenizer or NucleotideTokenizer, "
-        f"got {name!r}"
+        f"{folder / _TOKENIZER_FILE}: expected tokenizer_class ByteTokenizer, NucleotideTokenizer, "
+        f"Enwik8Tokenizer or ReformerTokenizer, got {name!r}"
     )
 
 
