@@ -93,9 +93,8 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         if factors == (1,):
             return torch.zeros(B, H, R, dtype=torch.int64, device=q.device)
         dtype = torch.promote_types(q.dtype, torch.float32)
-        if level not in self._rotations:
-            self._rotations[level] = self.kind.rotations_of(level).to(q.device, dtype).flatten(2)
-        products = torch.bmm(q.to(dtype).transpose(0, 1), self._rotations[level]).unflatten(-1, (R, -1))
+        rotations = self._rotations_of(level, q.device).to(dtype).flatten(2)
+        products = torch.bmm(q.to(dtype).transpose(0, 1), rotations).unflatten(-1, (R, -1))
         ids: Tensor | None = None
         stride = 1
         for product in products.split([n // 2 for n in factors], dim=-1):
@@ -104,6 +103,17 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             stride *= 2 * product.shape[-1]
         assert ids is not None
         return ids.transpose(0, 1)
+
+    def _hash_many(self, q: Tensor, level: int, mask: Tensor | None) -> Tensor:
+        """Buckets int32 `[B, H, R, S]` of queries `[B, H, S, D]`."""
+        rotations = self._rotations_of(level, q.device)
+        return lsh_hash(q, rotations, self.kind.factors_of(level), padding_mask=mask).int()
+
+    def _rotations_of(self, level: int, device: torch.device) -> Tensor:
+        """Rotations of a level, which take long to make."""
+        if level not in self._rotations:
+            self._rotations[level] = self.kind.rotations_of(level).to(device)
+        return self._rotations[level]
 
     # Reading many tokens.
 
@@ -114,13 +124,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         if mask is not None:
             new_lengths = [n + m for n, m in zip(lengths, mask.sum(1).tolist(), strict=True)]
         first = min(kind.level_of(n) for n in (lengths if self.state else new_lengths))
-        # Rotations are in float32: `lsh_hash` takes care of the rest.
-        ids = {
-            level: lsh_hash(
-                q, kind.rotations_of(level).to(q.device), kind.factors_of(level), padding_mask=mask
-            ).int()
-            for level in range(first, kind.last_level + 1)
-        }
+        ids = {level: self._hash_many(q, level, mask) for level in range(first, kind.last_level + 1)}
         if not self.state:
             mixed = kind.attend(q, k, v, None, mask)
             self._fill(self._rotated(k, lengths), v, ids, new_lengths)
@@ -279,8 +283,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             return
         q = self.state["pending"][:, :, : stop - start]
         for level in range(min(self._levels), self.kind.last_level + 1):
-            rotations = self.kind.rotations_of(level).to(q.device)
-            self.state[f"ids.{level}"][..., start:stop] = lsh_hash(q, rotations, self.kind.factors_of(level))
+            self.state[f"ids.{level}"][..., start:stop] = self._hash_many(q, level, None)
         self.numbers["pending"] = 0
 
     @override
