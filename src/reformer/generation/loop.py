@@ -91,7 +91,11 @@ def decode(
 
 def _read_prompt(model: Any, input_ids: Tensor, config: Any, model_kwargs: dict[str, Any]) -> Any:
     """The model's outputs for the prompt, of which a cache may hold the beginning."""
-    cache, mask, T = model_kwargs.get("past_key_values"), model_kwargs.get("attention_mask"), input_ids.shape[1]
+    cache, mask, T = (
+        model_kwargs.get("past_key_values"),
+        model_kwargs.get("attention_mask"),
+        input_ids.shape[1],
+    )
     # `generate` drops a mask of ones, and notes how long it was.
     whole = mask.shape[1] if mask is not None else getattr(config, "_mask_length", T)
     given = T - cache.get_seq_length() if cache is not None and whole == T else None

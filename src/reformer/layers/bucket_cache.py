@@ -31,8 +31,9 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     Its state, W the width of a ring, N the largest number of buckets in use and L the store's size:
     `kv` `[B, H, L, 2D]`, `ring` int32 `[B, H, R, N, W]` of store entries (-1: none yet), `count` int32
     `[B, H, R, N]` of the members that a bucket has had, `born` int32 `[B, H, L]` when an entry was written,
-    `free` int32 `[B, H, F]` entries to write next. While levels are to come also `pending` `[B, H, P, D]`,
-    queries that are yet to be hashed for them, and for each level `ids.LEVEL` int32 `[B, H, R, L]`.
+    `free` int32 `[B, H, L]` entries, of which the first `num_free` may be written next.
+    While levels are to come also `pending` `[B, H, P, D]`, queries that are yet to be hashed for them, and
+    for each level `ids.LEVEL` int32 `[B, H, R, L]`.
     """
 
     def __init__(self, kind: LSHSelfAttention):
@@ -46,7 +47,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         (B, H, D), R, W = q.shape, self.kind.num_hashes, self.width
         numbers, theta = self.numbers, self.kind.shape.rope_theta
-        if numbers["next_free"] == self.state["free"].shape[2]:
+        if numbers["next_free"] == numbers["num_free"]:
             self._make_room()
         slot = self.state["free"][:, :, numbers["next_free"]].reshape(-1)
         ids = self._hash_one(q)
@@ -71,7 +72,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         return mixed.view(B, H, D)
 
     def _attend_one(self, q: Tensor, seen: Tensor, own: Tensor) -> Tensor:
-        """Attention `[B * H, D]` of a query a row over store entries `[B * H, R * W]`, of which `own` is its own."""
+        """Attention `[B * H, D]` of a query a row over store entries `[B * H, R * W]`, one of them its `own`."""
         dtype, D = torch.promote_types(q.dtype, torch.float32), q.shape[-1]
         entries = (seen.clamp(min=0) + self._entry_offset[:, None]).view(-1)
         kv = self.state["kv"].view(-1, 2 * D).index_select(0, entries).view(*seen.shape, 2 * D).to(dtype)
@@ -140,7 +141,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     def _attend_many(
         self, q: Tensor, k: Tensor, v: Tensor, ids: dict[int, Tensor], mask: Tensor | None, lengths: list[int]
     ) -> Tensor:
-        """Attention `[B, H, S, D]` of the last S of all tokens, level by level, rows of one length together."""
+        """Attention `[B, H, S, D]` of the last S tokens, level by level, rows of one length together."""
         kind, S = self.kind, q.shape[2]
         old = k.shape[2] - S
         mixed = torch.empty_like(q)
@@ -194,8 +195,9 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             self.state |= {
                 "kv": kv,
                 "born": torch.arange(size, dtype=torch.int32, device=k.device).repeat(B, H, 1),
-                "free": torch.arange(T, size, dtype=torch.int32, device=k.device).repeat(B, H, 1),
+                "free": torch.arange(size, dtype=torch.int32, device=k.device).roll(-T).repeat(B, H, 1),
             }
+            self.numbers["num_free"] = size - T
             for level in range(min(levels), kind.last_level + 1):
                 self.state[f"ids.{level}"] = longer(ids[level], 3, size)
         self.restored(lengths)
@@ -226,12 +228,16 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         for b in range(B):
             for h in range(H):
                 columns = held[b, h].nonzero().squeeze(-1)
-                kv[b, h, : len(columns), :D], kv[b, h, : len(columns), D:] = k[b, h, columns], v[b, h, columns]
+                kv[b, h, : len(columns), :D], kv[b, h, : len(columns), D:] = (
+                    k[b, h, columns],
+                    v[b, h, columns],
+                )
                 born[b, h, : len(columns)] = columns
                 entry = (held[b, h].cumsum(0, dtype=torch.int32) - 1)[ring[b, h].clamp(min=0)]
                 ring[b, h] = torch.where(ring[b, h] == _NONE, _NONE, entry)
-        free = torch.arange(most, size, dtype=torch.int32, device=k.device).repeat(B, H, 1)
+        free = torch.arange(size, dtype=torch.int32, device=k.device).roll(-most).repeat(B, H, 1)
         self.state |= {"kv": kv, "born": born, "free": free}
+        self.numbers["num_free"] = size - most
 
     def _unfilled(self) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
         """Keys, values and buckets of what is in the store, in the order of positions: undoes `_fill`."""
@@ -241,12 +247,18 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             self._hash_pending()
             T = self.numbers["columns"]
             k, v = kv[:, :, :T].chunk(2, dim=-1)
-            return k, v, {
-                level: self.state[f"ids.{level}"][..., :T]
-                for level in range(min(self._levels), kind.last_level + 1)
-            }
+            return (
+                k,
+                v,
+                {
+                    level: self.state[f"ids.{level}"][..., :T]
+                    for level in range(min(self._levels), kind.last_level + 1)
+                },
+            )
         order = self.state["born"].argsort(dim=-1)
-        bucket = torch.arange(N, dtype=torch.int32, device=ring.device)[:, None].expand(N, W).reshape(1, 1, 1, -1)
+        bucket = (
+            torch.arange(N, dtype=torch.int32, device=ring.device)[:, None].expand(N, W).reshape(1, 1, 1, -1)
+        )
         ids = torch.full((B, H, R, L + 1), N, dtype=torch.int32, device=ring.device)
         where = ring.view(B, H, R, -1).long()
         ids.scatter_(3, where.masked_fill(where == _NONE, L), bucket.expand_as(where))
@@ -327,10 +339,9 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             for name in [name for name in self.state if name.startswith("ids.")]:
                 self.state[name] = longer(self.state[name], 3, size)
             self._entry_offset = torch.arange(len(self._entry_offset), device=kv.device) * size
-        free = held.to(torch.uint8).argsort(dim=-1, stable=True)[..., :num_free]
-        more = torch.arange(L, size, device=kv.device).expand(*kv.shape[:2], -1)
-        self.state["free"] = torch.cat([free, more], dim=-1).int()
-        self.numbers["next_free"] = 0
+            held = longer(held, 2, size)
+        self.state["free"] = held.to(torch.uint8).argsort(dim=-1, stable=True).int()
+        self.numbers |= {"next_free": 0, "num_free": num_free + size - L}
 
 
 def _fill_rings(ids: Tensor, ring: Tensor, count: Tensor) -> None:

@@ -61,7 +61,7 @@ class NextToken:
 
 
 class LayerCache(ABC, Generic[Kind]):
-    """What one layer keeps. `state` holds tensors, whose first dimension is the batch, and `numbers` the rest.
+    """What one layer keeps: in `state` tensors, whose first dimension is the batch, in `numbers` the rest.
 
     Args:
         kind: the attention of the layer.
@@ -94,7 +94,7 @@ class LayerCache(ABC, Generic[Kind]):
     def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         """Read one token of each row: `[B, H, D]` each; see `extend`."""
 
-    def restored(self, lengths: list[int]) -> None:  # noqa: B027
+    def restored(self, lengths: list[int]) -> None:
         """Called when rows or the whole state have been replaced: work out what follows from them."""
 
     def map_rows(self, change: Callable[[Tensor], Tensor]) -> None:

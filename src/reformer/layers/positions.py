@@ -105,9 +105,7 @@ def rotate(x: Tensor, theta: float) -> Tensor:
     return _Rotate.apply(x, theta, 1)
 
 
-def rotation_at(
-    positions: Tensor, head_size: int, theta: float, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def rotation_at(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines `[..., D/2]` of the angles of `rotate` at positions `[...]`."""
     half = head_size // 2
     frequency = theta ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from transformers import Cache
 
 from reformer.layers.attention import FullSelfAttention, LocalSelfAttention, LSHSelfAttention, SelfAttention
 from reformer.layers.bucket_cache import BucketCache
+from reformer.layers.chunk_cache import ChunkCache
 from reformer.layers.decoding import FullCache, LayerCache, WindowCache
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 class ReformerCache(Cache):
     """The decode cache of all layers.
 
-    It grows with what has been read in "full" layers only; elsewhere it is bounded by the windows, and in
-    LSH layers by `num_hashes` x `max_num_buckets` x window. `generate()` makes one by itself; one of your
+    It grows with what has been read in "full" layers, and in LSH layers with window "chunk"; elsewhere it is
+    bounded by the windows, with window "bucket" by `num_hashes` x `max_num_buckets` x window. Decoding then
+    gives what the parallel forward gives; not so with window "chunk" (see `layers/chunk_cache.py`).
+    `generate()` makes one by itself; one of your
     own goes on where it stands: `model.generate(ids, past_key_values=cache)` with all ids so far, or with new
     ids alone and an attention mask for all.
 
@@ -30,7 +32,7 @@ class ReformerCache(Cache):
         lengths: how many real tokens each row has read.
     """
 
-    layers: list[LayerCache[Any]]
+    layers: list[LayerCache[Any]]  # type: ignore[assignment]
 
     def __init__(self, stack: ReversibleStack):
         super().__init__(layers=[_layer_cache(layer.attention.self_attention) for layer in stack.layers])  # type: ignore
@@ -96,7 +98,7 @@ class ReformerCache(Cache):
 
 def _layer_cache(kind: SelfAttention) -> LayerCache[Any]:
     if isinstance(kind, LSHSelfAttention):
-        return BucketCache(kind)
+        return BucketCache(kind) if kind.window == "bucket" else ChunkCache(kind)
     if isinstance(kind, LocalSelfAttention):
         return WindowCache(kind)
     assert isinstance(kind, FullSelfAttention)

@@ -68,7 +68,7 @@ class ReformerEmbeddings(nn.Module):
         return x + self.position_embeddings(x.shape[1], None if seed is None else derive(seed, 1))
 
     def at(self, inputs_embeds: Tensor, lengths: list[int], mask: Tensor | None) -> Tensor:
-        """`[B, S, d]` token embeddings that come after `lengths` tokens, in evaluation; `mask` of the real ones."""
+        """`[B, S, d]` token embeddings that come after `lengths` tokens; `mask` is of the real ones."""
         if self.position_embeddings is None:
             return inputs_embeds
         start = torch.tensor(lengths, device=inputs_embeds.device)[:, None]
