@@ -20,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.machine import describe_machine
 from reformer import ReformerConfig, ReformerForCausalLM
+from reformer.generation.cache_file import load_cache, save_cache
 from reformer.generation.loop import decode
 from reformer.models.cache import ReformerCache
 
@@ -61,12 +62,18 @@ def largest_difference(model: ReformerForCausalLM) -> float:
 
 
 @torch.no_grad()
-def read(model: ReformerForCausalLM, length: int) -> tuple[ReformerCache, float]:
-    """A cache of a context, and the seconds that it took to read it."""
+def read(model: ReformerForCausalLM, length: int, folder: Path | None) -> tuple[ReformerCache, float | None]:
+    """A cache of a context, and the seconds that it took to read it; None where a file had it."""
+    file = None if folder is None else folder / f"{length}.safetensors"
+    if file is not None and file.exists():
+        return load_cache(file, model)[0], None
     cache = ReformerCache(model.reformer.encoder)
     start = time.perf_counter()
     model(make_ids(length), past_key_values=cache, logits_to_keep=1)
-    return cache, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if file is not None:
+        save_cache(file, model, cache, torch.tensor([5]))
+    return cache, seconds
 
 
 @torch.no_grad()
@@ -117,6 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--caches", type=Path, help="keep the caches in this folder, and read them from it")
     parser.add_argument("--skip", nargs="+", choices=("loops", "peer"), default=[])
     options = parser.parse_args(arguments)
     transformers.logging.set_verbosity_error()
@@ -127,9 +135,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"benchmarks.decoding: the difference is above {GATE}: nothing is timed")
     caches, contexts = {}, {}
     for length in options.contexts:
-        caches[length], seconds = read(model, length)
+        caches[length], seconds = read(model, length, options.caches)
         contexts[length] = {"read_seconds": seconds, "cache_bytes": caches[length].num_bytes}
-        print(f"{length:9,} tokens read in {seconds:6.1f} s, cache {caches[length].num_bytes:,} bytes", flush=True)
+        print(f"{length:9,} tokens: cache of {caches[length].num_bytes:,} bytes", flush=True)
     times: dict[int, list[float]] = {length: [] for length in caches}
     for repeat in range(options.repeats + 1):
         for length, cache in caches.items():

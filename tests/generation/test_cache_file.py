@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reformer import ReformerForCausalLM
 from reformer.data.tokenizers import ByteTokenizer
 from reformer.errors import UserError
 from reformer.generation.cache_file import load_cache, save_cache
@@ -10,8 +11,6 @@ from reformer.generation.continuation import Sampling, continue_text
 from reformer.models.cache import ReformerCache
 from tests.generation.test_continuation import model_for
 from tests.models.small_models import build, tokens
-
-from reformer import ReformerForCausalLM
 
 
 @torch.no_grad()

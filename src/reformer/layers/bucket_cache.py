@@ -72,7 +72,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         return mixed.view(B, H, D)
 
     def _attend_one(self, q: Tensor, seen: Tensor, own: Tensor) -> Tensor:
-        """Attention `[B * H, D]` of a query a row over store entries `[B * H, R * W]`, one of them its `own`."""
+        """Attention `[B * H, D]` of a query a row over entries `[B * H, R * W]`, one of them its `own`."""
         dtype, D = torch.promote_types(q.dtype, torch.float32), q.shape[-1]
         entries = (seen.clamp(min=0) + self._entry_offset[:, None]).view(-1)
         kv = self.state["kv"].view(-1, 2 * D).index_select(0, entries).view(*seen.shape, 2 * D).to(dtype)

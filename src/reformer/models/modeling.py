@@ -438,8 +438,9 @@ class ReformerForCausalLM(_LanguageModel, GenerationMixin):
                 raise ValueError("labels, hidden states and attentions need use_cache=False")
             cache = ReformerCache(self.reformer.encoder) if past_key_values is None else past_key_values
             encoded = self.reformer.read(input_ids, attention_mask, inputs_embeds, cache, logits_to_keep)
-            logits = self._logits(encoded, logits_to_keep)
-            cached = CausalLMOutputWithPast(logits=logits, past_key_values=cache)
+            cached = CausalLMOutputWithPast(
+                logits=self._logits(encoded, logits_to_keep), past_key_values=cache
+            )
             return self.reformer._returned(cached, return_dict)
         encoded = self.reformer.encode(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
