@@ -133,7 +133,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"largest difference from the parallel forward: {difference:.1e}", flush=True)
     if difference > GATE:
         raise SystemExit(f"benchmarks.decoding: the difference is above {GATE}: nothing is timed")
-    caches, contexts = {}, {}
+    caches: dict[int, ReformerCache] = {}
+    contexts: dict[int, dict[str, Any]] = {}
     for length in options.contexts:
         caches[length], seconds = read(model, length, options.caches)
         contexts[length] = {"read_seconds": seconds, "cache_bytes": caches[length].num_bytes}

@@ -34,14 +34,15 @@ def run_with_cache(
     B, S, _ = x.shape
     if not cache.columns:
         cache.lengths = [0] * B
-    if S == 1 and mask is None and cache.columns:
-        hidden = _read_one(stack, x[:, 0], cache)[:, None]
-    else:
-        hidden = _read_many(stack, x, mask, cache, num_last)
+    with torch.inference_mode():  # an operation then costs less, and a step is made of many small ones
+        if S == 1 and mask is None and cache.columns:
+            hidden = _read_one(stack, x[:, 0], cache)[:, None]
+        else:
+            hidden = _read_many(stack, x, mask, cache, num_last)
     read = [S] * B if mask is None else mask.sum(1).tolist()
     cache.lengths = [n + m for n, m in zip(cache.lengths, read, strict=True)]
     cache.columns += S
-    return hidden
+    return hidden.clone()  # an ordinary tensor again
 
 
 def _read_many(
