@@ -370,7 +370,7 @@ class LSHSelfAttention(SelfAttention):
         """Factors of the number of buckets of a level, with window "bucket"."""
         given = self.num_buckets
         if given is None:
-            return factors(1 << level)
+            return factors(1 << level, self.head_size)
         return (given,) if isinstance(given, int) else tuple(given)
 
     def rotations_of(self, level: int) -> Tensor:

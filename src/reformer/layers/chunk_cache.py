@@ -59,7 +59,13 @@ class ChunkCache(LayerCache[LSHSelfAttention]):
         if given is not None:
             return self.kind._hash(q, (given,) if isinstance(given, int) else tuple(given), 0, None, mask)
         ids = [
-            self.kind._hash(q[b : b + 1], factors(n), 0, None, None if mask is None else mask[b : b + 1])
+            self.kind._hash(
+                q[b : b + 1],
+                factors(n, self.kind.head_size),
+                0,
+                None,
+                None if mask is None else mask[b : b + 1],
+            )
             for b, n in enumerate(rows)
         ]
         return torch.cat(ids)

@@ -9,7 +9,8 @@ from reformer.layers.attention import Attention
 from reformer.layers.chunking import fill_by_chunks, row_chunks
 from reformer.layers.decoding import LayerCache, NextToken
 from reformer.layers.feed_forward import FeedForward
-from reformer.layers.reversible import FRACTION_BITS, LIMIT, FixedPoint, ReversibleStack
+from reformer.layers.residuals import FRACTION_BITS, LIMIT, FixedPoint
+from reformer.layers.reversible import ReversibleStack
 from reformer.models.cache import ReformerCache
 
 
