@@ -2,8 +2,9 @@
 
 import sys
 
-from benchmarks import memory, visibility
+from benchmarks import decoding, memory, visibility
 
 if __name__ == "__main__":
     memory.main()
+    decoding.main([])
     sys.exit(visibility.main([]))

@@ -106,6 +106,21 @@ def test_generate_into_a_file(run_command: RunCommand, finished_run: Path, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.txt", "prompt.fa"]
 
 
+def test_generate_from_a_cache(run_command: RunCommand, finished_text_run: Path, tmp_path: Path) -> None:
+    def generate(*options: str) -> str:
+        outcome = run_command("generate", finished_text_run, "--max-new-tokens", "20", *options)
+        assert outcome.code == 0
+        return outcome.out
+
+    first = generate("--prompt", "And the", "--save-cache", "read")
+    assert generate("--cache", "read") == first
+    assert generate("--cache", "read", "--prompt", " earth") == generate("--prompt", "And the earth")
+    outcome = run_command("generate", finished_text_run, "--cache", "none")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "none: expected a file that --save-cache wrote" in outcome.err
+    assert [path.name for path in tmp_path.iterdir() if "read" in path.name] == ["read"]
+
+
 def test_generate_text(run_command: RunCommand, finished_text_run: Path) -> None:
     outcome = run_command("generate", finished_text_run, "--prompt", "And the", "--max-new-tokens", "8")
     assert outcome.code == 0

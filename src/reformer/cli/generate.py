@@ -32,6 +32,14 @@ def generate(
     out: Annotated[
         Path | None, typer.Option(help="Write to this file, not to the output.", show_default=False)
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Go on from what --save-cache wrote; a prompt may follow.", show_default=False),
+    ] = None,
+    save_cache: Annotated[
+        Path | None,
+        typer.Option(help="Write what the model has read to this file.", show_default=False),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Continue a prompt, and print the continuation alone."""
@@ -41,12 +49,23 @@ def generate(
     from reformer.training.progress import progress_bar
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
-    text = read_prompt(prompt, prompt_file)
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise UserError(f"{out}: expected a file to write, in a folder that exists")
+    text = read_prompt(prompt, prompt_file, is_optional=cache is not None)
+    for file in (out, save_cache):
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            raise UserError(f"{file}: expected a file to write, in a folder that exists")
+    if cache is not None and not cache.is_file():
+        raise UserError(f"{cache}: expected a file that --save-cache wrote")
     loaded, tokenizer = load_model(model, device)
     with progress_bar("generating", max_new_tokens) as advance:
-        continuation = continue_text(loaded, tokenizer, text, sampling, on_token=lambda: advance(1))
+        continuation = continue_text(
+            loaded,
+            tokenizer,
+            text,
+            sampling,
+            cache_file=cache,
+            save_cache_file=save_cache,
+            on_token=lambda: advance(1),
+        )
     if out is None:
         print(continuation)
     else:

@@ -52,12 +52,19 @@ class Sampling:
             raise UserError(f"seed is {self.seed}: expected 0 to 2**63 - 1")
 
 
-def read_prompt(prompt: str | None, prompt_file: Path | None) -> str:
+def read_prompt(prompt: str | None, prompt_file: Path | None, *, is_optional: bool = False) -> str | None:
     """The prompt, from one of two sources.
+
+    Args:
+        prompt: the text itself.
+        prompt_file: a file that holds it.
+        is_optional: whether there may be none, and None is returned then.
 
     Raises:
         UserError: when both or none are given, or the prompt is empty or its file is not UTF-8.
     """
+    if prompt is None and prompt_file is None and is_optional:
+        return None
     if (prompt is None) == (prompt_file is None):
         raise UserError("expected one of --prompt and --prompt-file")
     name = "--prompt" if prompt_file is None else str(prompt_file)
@@ -76,9 +83,11 @@ def read_prompt(prompt: str | None, prompt_file: Path | None) -> str:
 def continue_text(
     model: ReformerForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
+    prompt: str | None,
     sampling: Sampling,
     *,
+    cache_file: Path | None = None,
+    save_cache_file: Path | None = None,
     on_token: Callable[[], None] | None = None,
 ) -> str:
     """Samples a continuation; special tokens are never drawn.
@@ -88,43 +97,71 @@ def continue_text(
     Args:
         model: the model, in eval mode.
         tokenizer: the model's.
-        prompt: text; for a nucleotide model letters with white space between, or one FASTA record.
+        prompt: text; for a nucleotide model letters with white space between, or one FASTA record. None
+            where a cache file is all that there is to continue.
         sampling: how tokens are drawn.
+        cache_file: what the model has read before the prompt, from an earlier `save_cache_file`.
+        save_cache_file: gets what the model has read: the cache file and the prompt.
         on_token: called after every token.
 
     Returns:
         The continuation alone.
 
     Raises:
-        UserError: for a prompt that has no tokens, or letters outside the model's alphabet.
+        UserError: for a prompt that has no tokens, or letters outside the model's alphabet, and for a cache
+            file that is damaged or of another model.
     """
     import torch
 
-    from reformer.data.tokenizers import NucleotideTokenizer
+    from reformer.generation.cache_file import load_cache, save_cache
+    from reformer.generation.loop import decode
+    from reformer.models.cache import ReformerCache
 
-    if isinstance(tokenizer, NucleotideTokenizer):
-        prompt = _nucleotides(prompt)
-    try:
-        input_ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
-    except UserError as error:
-        raise UserError(f"prompt, {error}") from error
+    ids = _token_ids(tokenizer, prompt).to(model.device)
+    cache = ReformerCache(model.reformer.encoder)
+    if cache_file is not None:
+        cache, last_ids = load_cache(cache_file, model)
+        ids = torch.cat([last_ids[:, None], ids], dim=1)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
         torch.manual_seed(sampling.seed)
+        if save_cache_file is not None:
+            if ids.shape[1] > 1:
+                model(ids[:, :-1], past_key_values=cache, logits_to_keep=1)
+                ids = ids[:, -1:]
+            save_cache(save_cache_file, model, cache, ids[:, -1])
         generate: Any = model.generate  # type: ignore[misc]
         output = generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
+            ids,
+            attention_mask=ids.new_ones(1, cache.columns + ids.shape[1]),
+            past_key_values=cache,
             max_new_tokens=sampling.max_new_tokens,
             do_sample=True,
             temperature=sampling.temperature,
             top_k=sampling.top_k or 0,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
             suppress_tokens=tokenizer.all_special_ids,
-            use_cache=False,
-            streamer=_Counter(on_token) if on_token else None,
+            custom_generate=decode,
+            token_stream=_Counter(on_token) if on_token else None,
         )
-    return str(tokenizer.decode(output[0, input_ids.shape[1] :]))
+    return str(tokenizer.decode(output[0, ids.shape[1] :]))
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | None) -> torch.Tensor:
+    """int64 `[1, T]`."""
+    import torch
+
+    from reformer.data.tokenizers import NucleotideTokenizer
+
+    if prompt is None:
+        return torch.empty(1, 0, dtype=torch.int64)
+    if isinstance(tokenizer, NucleotideTokenizer):
+        prompt = _nucleotides(prompt)
+    try:
+        ids: torch.Tensor = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    except UserError as error:
+        raise UserError(f"prompt, {error}") from error
+    return ids
 
 
 def _nucleotides(text: str) -> str:
@@ -140,17 +177,14 @@ def _nucleotides(text: str) -> str:
 
 
 class _Counter:
-    """A streamer, in transformers' sense, that only counts."""
+    """A token stream that only counts."""
 
     def __init__(self, on_token: Callable[[], None]) -> None:
         self._on_token = on_token
-        self._is_prompt = True
 
-    def put(self, token_ids: torch.Tensor) -> None:
-        """Takes the prompt, then one token at a time."""
-        if not self._is_prompt:
-            self._on_token()
-        self._is_prompt = False
+    def put(self, value: torch.Tensor) -> None:
+        """Takes one token at a time."""
+        self._on_token()
 
     def end(self) -> None:
         """Takes the end of the text."""

@@ -379,6 +379,10 @@ class LSHSelfAttention(SelfAttention):
         self, x: Tensor, num_buckets: tuple[int, ...], level: int, seed: int | None, mask: Tensor | None
     ) -> Tensor:
         """Hash with rotations drawn from the seed, or in evaluation from `hash_seed`."""
+        rotations = self._rotations(num_buckets, level, seed)
+        return lsh_hash(x, move(rotations, x.device), num_buckets, padding_mask=mask)
+
+    def _rotations(self, num_buckets: tuple[int, ...], level: int, seed: int | None) -> Tensor:
         if seed is None:
             seed = self.hash_seed if level == 0 else derive(self.hash_seed, level)
         else:
@@ -386,9 +390,27 @@ class LSHSelfAttention(SelfAttention):
         width = 0 if num_buckets == (1,) else sum(num_buckets) // 2
         size = (self.num_heads, self.head_size, self.num_hashes, width)
         rotations = torch.randn(size, generator=generator(seed))
-        if self.window == "bucket" and width:
-            rotations = _orthonormal(rotations)
-        return lsh_hash(x, move(rotations, x.device), num_buckets, padding_mask=mask)
+        return _orthonormal(rotations) if self.window == "bucket" and width else rotations
+
+    @property
+    def last_level(self) -> int:
+        """The level that goes on for ever: 0 where one hash serves all positions."""
+        return 0 if self.num_buckets is not None else self.max_num_buckets.bit_length() - 1
+
+    def level_of(self, position: int) -> int:
+        """The level whose hash serves a causal query at a position, with window "bucket"."""
+        return min((position // self.chunk_length).bit_length(), self.last_level)
+
+    def factors_of(self, level: int) -> tuple[int, ...]:
+        """Factors of the number of buckets of a level, with window "bucket"."""
+        given = self.num_buckets
+        if given is None:
+            return factors(1 << level, self.head_size)
+        return (given,) if isinstance(given, int) else tuple(given)
+
+    def rotations_of(self, level: int) -> Tensor:
+        """Rotations `[H, D, R, sum(factors) / 2]` of a level in evaluation."""
+        return self._rotations(self.factors_of(level), level, None)
 
 
 def _orthonormal(rotations: Tensor) -> Tensor:

@@ -52,6 +52,12 @@ class AxialPositionEmbeddings(nn.Module):
         grid = torch.cat([rows.expand(-1, n1, -1), columns.expand(num_rows, -1, -1)], dim=-1)
         return grid.flatten(0, 1)[:length]
 
+    def at(self, positions: Tensor) -> Tensor:
+        """Embeddings `[..., d]` of positions int64 `[...]` below n0 * n1, in evaluation."""
+        n1 = self.shape[1]
+        rows, columns = self.weights[0][:, 0], self.weights[1][0]
+        return torch.cat([rows[positions // n1], columns[positions % n1]], dim=-1)
+
 
 class LearnedPositionEmbeddings(nn.Module):
     """A vector for each position.
@@ -79,6 +85,10 @@ class LearnedPositionEmbeddings(nn.Module):
             )
         return dropout(self.embedding.weight[:length], self.dropout, seed)
 
+    def at(self, positions: Tensor) -> Tensor:
+        """Embeddings `[..., d]` of positions int64 `[...]` below max_positions, in evaluation."""
+        return self.embedding(positions)
+
 
 def rotate(x: Tensor, theta: float) -> Tensor:
     """Turn pairs of features by angles that grow with position (rotary embeddings: Su et al. 2021).
@@ -93,6 +103,20 @@ def rotate(x: Tensor, theta: float) -> Tensor:
         `[B, H, T, D]`.
     """
     return _Rotate.apply(x, theta, 1)
+
+
+def rotation_at(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `[..., D/2]` of the angles of `rotate` at positions `[...]`."""
+    half = head_size // 2
+    frequency = theta ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
+    angle = positions[..., None] * frequency
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """What `rotate` does to `[..., D]`, with angles from `rotation_at`."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class _Rotate(torch.autograd.Function):

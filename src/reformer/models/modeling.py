@@ -17,7 +17,7 @@ from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import (
     BaseModelOutput,
-    CausalLMOutput,
+    CausalLMOutputWithPast,
     MaskedLMOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
@@ -38,7 +38,9 @@ from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEm
 from reformer.layers.randomness import derive, draw_seed, dropout
 from reformer.layers.reversible import ReversibleLayer, ReversibleStack
 from reformer.layers.transformers_layout import TransformersLayout
+from reformer.models.cache import ReformerCache
 from reformer.models.configuration import ReformerConfig
+from reformer.models.decoding import run_with_cache
 
 _OLD_CONSTANTS = (r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$")
 """What old versions of transformers saved besides weights: constants, and the head's bias twice."""
@@ -70,6 +72,16 @@ class ReformerEmbeddings(nn.Module):
         if self.position_embeddings is None:
             return x
         return x + self.position_embeddings(x.shape[1], None if seed is None else derive(seed, 1))
+
+    def at(self, inputs_embeds: Tensor, lengths: list[int], mask: Tensor | None) -> Tensor:
+        """`[B, S, d]` token embeddings that come after `lengths` tokens; `mask` is of the real ones."""
+        if self.position_embeddings is None:
+            return inputs_embeds
+        start = torch.tensor(lengths, device=inputs_embeds.device)[:, None]
+        positions = start + torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
+        if mask is not None:
+            positions = positions * mask
+        return inputs_embeds + self.position_embeddings.at(positions)  # type: ignore[operator]
 
 
 class ReformerEncoder(ReversibleStack):
@@ -280,6 +292,50 @@ class ReformerModel(ReformerPreTrainedModel):
             hidden, seed, tuple(states) if with_states else None, None if weights is None else tuple(weights)
         )
 
+    @torch.no_grad()
+    def read(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        inputs_embeds: Tensor | None,
+        cache: ReformerCache,
+        num_last: int,
+    ) -> _Encoded:
+        """Encode tokens that come after those in a cache, in evaluation, and put them there.
+
+        Args:
+            input_ids: int64 `[B, S]`, the new tokens.
+            attention_mask: `[B, S]`, or `[B, T + S]` where T tokens, padding included, are in the cache.
+            inputs_embeds: `[B, S, d]` instead of input_ids.
+            cache: changed in place.
+            num_last: give the last positions only; 0 for all.
+
+        Raises:
+            ValueError: shapes do not fit, or the model is in training mode.
+        """
+        if self.training:
+            raise ValueError("a decode cache needs the model in evaluation mode: call model.eval()")
+        shape = (input_ids if input_ids is not None else inputs_embeds).shape  # type: ignore[union-attr]
+        if cache.columns and cache.batch_size != shape[0]:
+            raise ValueError(f"past_key_values has {cache.batch_size} rows, the new tokens {shape[0]}")
+        if attention_mask is not None and attention_mask.shape[1] == cache.columns + shape[1]:
+            attention_mask = attention_mask[:, -shape[1] :]
+        mask = _check_inputs(input_ids, attention_mask, inputs_embeds)
+        order = None if mask is None else _real_tokens_first(mask)
+        if inputs_embeds is None:
+            inputs_embeds = self.embeddings.word_embeddings(input_ids)
+        if mask is not None and order is not None:
+            mask, inputs_embeds = mask.gather(1, order), _reordered(inputs_embeds, order)
+        if cache.columns:
+            x = self.embeddings.at(inputs_embeds, cache.lengths, mask)
+        else:
+            x = self.embeddings(inputs_embeds, None)
+        del inputs_embeds
+        hidden = run_with_cache(self.encoder, x, mask, cache, 0 if order is not None else num_last)
+        if order is not None:
+            hidden = _reordered(hidden, order.argsort(dim=1)[:, -num_last:])
+        return _Encoded(hidden, None, None, None)
+
     def _returned(self, output: Any, return_dict: bool | None) -> Any:
         return output if _wanted(return_dict, self.config.return_dict) else output.to_tuple()
 
@@ -353,6 +409,8 @@ class _LanguageModel(ReformerPreTrainedModel):
 class ReformerForCausalLM(_LanguageModel, GenerationMixin):
     """A Reformer that predicts the next token. Needs `is_decoder=True`."""
 
+    _is_stateful = True  # a ReformerCache cannot be cut back, so there is no assisted decoding
+
     def __init__(self, config: ReformerConfig):
         if not config.is_decoder:
             raise ValueError("ReformerForCausalLM needs a configuration with is_decoder=True")
@@ -365,10 +423,12 @@ class ReformerForCausalLM(_LanguageModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int = 0,
+        past_key_values: ReformerCache | None = None,
+        use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
-    ) -> CausalLMOutput | tuple[Any, ...]:
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Run the model.
 
         Args:
@@ -378,13 +438,30 @@ class ReformerForCausalLM(_LanguageModel, GenerationMixin):
             labels: int64 `[B, T]`, as a rule input_ids: the token at t + 1 is the target of position t.
                 -100 and padding are not counted.
             logits_to_keep: give the logits of the last positions only; 0 for all.
+            past_key_values: what was read before; the inputs are then the tokens that follow, and it is
+                changed in place.
+            use_cache: give a cache to go on with, in evaluation; by default where one was given. Nothing
+                carries gradient then.
             output_hidden_states: also give hidden states.
             output_attentions: also give attention weights.
             return_dict: False for a tuple.
 
         Returns:
-            `loss`, mean nats over the targets; `logits` `[B, T, vocab]`, in training with labels None.
+            `loss`, mean nats over the targets; `logits` `[B, T, vocab]`, in training with labels None;
+            `past_key_values` where a cache is used.
+
+        Raises:
+            ValueError: inputs do not fit; with a cache also for labels, hidden states and attentions.
         """
+        if use_cache or past_key_values is not None:
+            if labels is not None or output_hidden_states or output_attentions:
+                raise ValueError("labels, hidden states and attentions need use_cache=False")
+            cache = ReformerCache(self.reformer.encoder) if past_key_values is None else past_key_values
+            encoded = self.reformer.read(input_ids, attention_mask, inputs_embeds, cache, logits_to_keep)
+            cached = CausalLMOutputWithPast(
+                logits=self._logits(encoded, logits_to_keep), past_key_values=cache
+            )
+            return self.reformer._returned(cached, return_dict)
         encoded = self.reformer.encode(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
         )
@@ -393,7 +470,7 @@ class ReformerForCausalLM(_LanguageModel, GenerationMixin):
             targets = _next_tokens(labels, attention_mask)
             loss = self._token_losses(encoded, targets).sum() / (targets != IGNORED).sum().clamp(min=1)
         logits = None if labels is not None and self.training else self._logits(encoded, logits_to_keep)
-        output = CausalLMOutput(
+        output = CausalLMOutputWithPast(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
         return self.reformer._returned(output, return_dict)
@@ -414,10 +491,30 @@ class ReformerForCausalLM(_LanguageModel, GenerationMixin):
         return self._token_losses(encoded, _next_tokens(input_ids, attention_mask))[:, :-1].float()
 
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: ReformerCache | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        is_first_iteration: bool = False,
+        use_cache: bool | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
-        """The whole prefix at each step: there is no decode cache yet."""
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": 1}
+        """What `forward` gets at a step of `generate`: with a cache the new tokens alone."""
+        inputs: dict[str, Any] = {"attention_mask": attention_mask, "logits_to_keep": 1}
+        if use_cache:
+            inputs |= {"past_key_values": past_key_values, "use_cache": True}
+        elif next_sequence_length is not None:
+            next_sequence_length = None
+        if inputs_embeds is not None and is_first_iteration:
+            return inputs | {"inputs_embeds": _last(inputs_embeds, next_sequence_length)}
+        return inputs | {"input_ids": _last(input_ids, next_sequence_length)}
+
+
+def _last(x: Tensor, length: int | None) -> Tensor:
+    """The last positions of `[B, T, ...]`; all for None."""
+    return x if length is None else x[:, -length:]
 
 
 class ReformerForMaskedLM(_LanguageModel):
