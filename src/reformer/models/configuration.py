@@ -29,6 +29,8 @@ class ReformerConfig(transformers.ReformerConfig):
         residual: "int32", exact fixed-point streams, or "float32".
         reversible: rebuild activations in the backward pass; False stores them.
         max_num_buckets: bound of the number of buckets where `num_buckets` is None.
+        cross_attention_hidden_size: features of the memory that each layer also attends to, see
+            `ReformerForSeq2SeqLM`; None for no cross-attention.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
 
     Raises:
@@ -49,6 +51,7 @@ class ReformerConfig(transformers.ReformerConfig):
     reversible: bool = True
     max_num_buckets: int = 16384
     chunk_size_feed_forward: int = 0
+    cross_attention_hidden_size: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in what follows from other fields, and check all."""
