@@ -2,8 +2,9 @@
 
 import sys
 
-from benchmarks import memory, visibility
+from benchmarks import memory, seq2seq, visibility
 
 if __name__ == "__main__":
     memory.main()
+    seq2seq.main()
     sys.exit(visibility.main([]))
