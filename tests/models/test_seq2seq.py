@@ -343,7 +343,6 @@ def test_default_configuration() -> None:
     assert (encoder.local_num_chunks_after, encoder.lsh_num_chunks_after) == (1, 1)
     assert (decoder.local_num_chunks_after, decoder.lsh_num_chunks_after) == (0, 0)
     assert config.is_encoder_decoder
-    assert not config.is_decoder if hasattr(config, "is_decoder") else True
     assert (config.pad_token_id, config.eos_token_id, config.decoder_start_token_id) == (0, 2, 0)
 
 
@@ -360,6 +359,11 @@ def test_default_configuration() -> None:
 def test_a_configuration_that_does_not_fit_is_an_error(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ReformerSeq2SeqConfig(**fields)
+
+
+def test_a_memory_has_features() -> None:
+    with pytest.raises(ValueError, match="cross_attention_hidden_size must be at least 1, got 0"):
+        ReformerConfig(cross_attention_hidden_size=0)
 
 
 def test_inputs_that_do_not_fit_are_errors() -> None:

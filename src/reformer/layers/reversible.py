@@ -155,10 +155,11 @@ class ReversibleStack(nn.Module):
         streams = self.residual.encode(x), self.residual.encode(x)
         sources, _ = _sources(shared, streams, None)
         overflows = []
+        layer = -1
         for number, step in enumerate(_half_steps(self, None, shared)):
             source, target = sources[1 - number % 2], sources[number % 2]
             if isinstance(step, AttentionHalfStep):
-                layer = number * len(self.layers) // sum(1 for _ in _branches(self))
+                layer += isinstance(step.branch, Attention)  # with which each layer begins
                 mixed = mix(layer, step.branch, source.decode(source.data)).contiguous()
                 overflows.append(step.add_mixed(mixed, target))
             else:

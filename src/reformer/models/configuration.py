@@ -97,6 +97,10 @@ class ReformerConfig(transformers.ReformerConfig):
             raise ValueError(f"hidden_act {self.hidden_act!r} is no activation that transformers knows")
         if self.rope_theta <= 0:
             raise ValueError(f"rope_theta must be positive, got {self.rope_theta}")
+        if self.cross_attention_hidden_size is not None and self.cross_attention_hidden_size < 1:
+            raise ValueError(
+                f"cross_attention_hidden_size must be at least 1, got {self.cross_attention_hidden_size}"
+            )
         if self.tie_word_embeddings:
             raise ValueError(
                 "tie_word_embeddings cannot be: the head works on two streams, 2 * hidden_size features"

@@ -37,9 +37,7 @@ class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
     config_class = ReformerSeq2SeqConfig  # type: ignore[assignment]
     config: ReformerSeq2SeqConfig  # type: ignore[assignment]
     base_model_prefix = ""
-    _is_stateful = (
-        True  # hashing makes a token's projections no use without all before it: nothing is cut back
-    )
+    _is_stateful = True  # a step gives the logits of one position: no assisted decoding
     _tied_weights_keys = {
         "decoder.embeddings.word_embeddings.weight": "encoder.embeddings.word_embeddings.weight"
     }
