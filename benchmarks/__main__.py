@@ -2,9 +2,10 @@
 
 import sys
 
-from benchmarks import decoding, memory, visibility
+from benchmarks import decoding, memory, seq2seq, visibility
 
 if __name__ == "__main__":
     memory.main()
     decoding.main([])
+    seq2seq.main()
     sys.exit(visibility.main([]))

@@ -18,15 +18,19 @@ if TYPE_CHECKING:
         ReformerForTokenClassification,
         ReformerModel,
     )
+    from reformer.models.seq2seq import ReformerForSeq2SeqLM
+    from reformer.models.seq2seq_configuration import ReformerSeq2SeqConfig
 
 __all__ = [
     "ReformerConfig",
     "ReformerForCausalLM",
     "ReformerForMaskedLM",
     "ReformerForQuestionAnswering",
+    "ReformerForSeq2SeqLM",
     "ReformerForSequenceClassification",
     "ReformerForTokenClassification",
     "ReformerModel",
+    "ReformerSeq2SeqConfig",
 ]
 
 

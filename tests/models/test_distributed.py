@@ -11,18 +11,36 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from reformer import ReformerForCausalLM
+from reformer import ReformerForCausalLM, ReformerForSeq2SeqLM, ReformerSeq2SeqConfig
 from tests.layers import child
-from tests.models.small_models import build, gradients, tokens
+from tests.models.small_models import build, config, gradients, tokens
 
 WORLD_SIZE = 2
 
 
-def _model() -> ReformerForCausalLM:
-    dropout = {"hidden_dropout_prob": 0.1, "lsh_attention_probs_dropout_prob": 0.1}
-    model = build(ReformerForCausalLM, chunk_size_lm_head=16, chunk_size_feed_forward=33, **dropout)
+CHANGES = {
+    "chunk_size_lm_head": 16,
+    "chunk_size_feed_forward": 33,
+    "hidden_dropout_prob": 0.1,
+    "lsh_attention_probs_dropout_prob": 0.1,
+}
+
+
+def _causal() -> ReformerForCausalLM:
+    model = build(ReformerForCausalLM, **CHANGES)
     model.reformer.encoder.layers[1].feed_forward.requires_grad_(False)
     return model.train()
+
+
+def _seq2seq() -> ReformerForSeq2SeqLM:
+    torch.manual_seed(0)
+    halves = {"encoder": config(is_decoder=False, **CHANGES), "decoder": config(**CHANGES)}
+    model = ReformerForSeq2SeqLM(ReformerSeq2SeqConfig(**halves, tie_word_embeddings=True))
+    model.decoder.encoder.layers[1].cross_attention.requires_grad_(False)
+    return model.train()
+
+
+MODELS: dict[str, Any] = {"causal": _causal, "seq2seq": _seq2seq}
 
 
 class _WithUnused(nn.Module):
@@ -44,20 +62,22 @@ def _backward(model: nn.Module, rank: int) -> None:
     model(x, labels=x).loss.backward()
 
 
-def _single_process_gradients() -> dict[str, Tensor]:
+def _single_process_gradients(name: str) -> dict[str, Tensor]:
     mean: dict[str, Tensor] = {}
     for rank in range(WORLD_SIZE):
-        model = _model()
+        model = MODELS[name]()
         _backward(model, rank)
-        for name, gradient in gradients(model).items():
+        for parameter, gradient in gradients(model).items():
             part = gradient / WORLD_SIZE
-            mean[name] = mean[name] + part if name in mean else part
+            mean[parameter] = mean[parameter] + part if parameter in mean else part
     return mean
 
 
-def _largest_error(rank: int, wanted: dict[str, Tensor], *, find_unused: bool, unused: bool) -> float:
+def _largest_error(
+    name: str, rank: int, wanted: dict[str, Tensor], *, find_unused: bool, unused: bool
+) -> float:
     """Of all parameters' gradients, relative to the gradient, in the second of two steps."""
-    model = _model()
+    model = MODELS[name]()
     inner = _WithUnused(model) if unused else model
     parallel = DistributedDataParallel(inner, find_unused_parameters=find_unused)
     for _ in range(2):
@@ -66,11 +86,12 @@ def _largest_error(rank: int, wanted: dict[str, Tensor], *, find_unused: bool, u
     found = gradients(model)
     assert found.keys() == wanted.keys()
     return max(
-        ((found[name] - gradient).norm() / gradient.norm()).item() for name, gradient in wanted.items()
+        ((found[parameter] - gradient).norm() / gradient.norm()).item()
+        for parameter, gradient in wanted.items()
     )
 
 
-def compare(rank: int, init_file: str) -> list[float]:
+def compare(name: str, rank: int, init_file: str) -> list[float]:
     """In a process of its own: the largest error, case by case."""
     dist.init_process_group(
         "gloo",
@@ -79,9 +100,9 @@ def compare(rank: int, init_file: str) -> list[float]:
         world_size=WORLD_SIZE,
         timeout=timedelta(seconds=60),
     )
-    wanted = _single_process_gradients()
+    wanted = _single_process_gradients(name)
     errors = [
-        _largest_error(rank, wanted, find_unused=find_unused, unused=unused)
+        _largest_error(name, rank, wanted, find_unused=find_unused, unused=unused)
         for find_unused, unused in ((False, False), (True, False), (True, True))
     ]
     # No destructor may hold the last reference to the group: it would wait for threads that wait for Python.
@@ -92,8 +113,9 @@ def compare(rank: int, init_file: str) -> list[float]:
 
 
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
-def test_averaged_gradients_are_those_of_a_single_process(tmp_path: Path) -> None:
-    arguments = [(rank, str(tmp_path / "init")) for rank in range(WORLD_SIZE)]
+@pytest.mark.parametrize("name", MODELS)
+def test_averaged_gradients_are_those_of_a_single_process(name: str, tmp_path: Path) -> None:
+    arguments = [(name, rank, str(tmp_path / "init")) for rank in range(WORLD_SIZE)]
     results = child.call_together("tests.models.test_distributed:compare", arguments)
     for errors in results:
         assert len(errors) == 3

@@ -49,7 +49,7 @@ class CrossAttention(nn.Module):
         """`[B, T, d]` to `[B, T, d]`.
 
         Args:
-            x: floating.
+            x: floating; its rows may be several times as many, those of one memory side by side.
             memory: `[B, S, m]`, floating.
             seed: of the dropout, or None for none.
             memory_mask: bool `[B, S]`, True where a real token is.
@@ -67,9 +67,12 @@ class CrossAttention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, memory_mask: Tensor | None) -> Tensor:
         """Mix the values of the memory: queries `[B, T, H * D]` to the same; draws nothing."""
-        q, k, v = (self._heads(x) for x in (q, k, v))
+        # Rows that read the same memory are so many more queries of it.
+        together = q.reshape(len(k), -1, q.shape[-1])
         mask = None if memory_mask is None else memory_mask[:, None, None, :]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        q_heads, k_heads, v_heads = (self._heads(x) for x in (together, k, v))
+        mixed = F.scaled_dot_product_attention(q_heads, k_heads, v_heads, attn_mask=mask)
+        return mixed.transpose(1, 2).reshape(q.shape)
 
     def project_out(self, mixed: Tensor, seed: int | None) -> Tensor:
         """`[..., H * D]` to `[..., d]`, with dropout."""

@@ -6,6 +6,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
@@ -19,15 +20,19 @@ from reformer.models.modeling import (
     ReformerForTokenClassification,
     ReformerModel,
 )
+from reformer.models.seq2seq import ReformerForSeq2SeqLM
+from reformer.models.seq2seq_configuration import ReformerSeq2SeqConfig
 
 __all__ = [
     "ReformerConfig",
     "ReformerForCausalLM",
     "ReformerForMaskedLM",
     "ReformerForQuestionAnswering",
+    "ReformerForSeq2SeqLM",
     "ReformerForSequenceClassification",
     "ReformerForTokenClassification",
     "ReformerModel",
+    "ReformerSeq2SeqConfig",
 ]
 
 # transformers has a class of this name too; exist_ok tells its registry that this is another one.
@@ -38,3 +43,6 @@ AutoModelForMaskedLM.register(ReformerConfig, ReformerForMaskedLM, exist_ok=True
 AutoModelForQuestionAnswering.register(ReformerConfig, ReformerForQuestionAnswering, exist_ok=True)
 AutoModelForSequenceClassification.register(ReformerConfig, ReformerForSequenceClassification, exist_ok=True)
 AutoModelForTokenClassification.register(ReformerConfig, ReformerForTokenClassification, exist_ok=True)
+
+AutoConfig.register(ReformerSeq2SeqConfig.model_type, ReformerSeq2SeqConfig)
+AutoModelForSeq2SeqLM.register(ReformerSeq2SeqConfig, ReformerForSeq2SeqLM)

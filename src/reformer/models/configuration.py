@@ -37,6 +37,8 @@ class ReformerConfig(transformers.ReformerConfig):
         residual: "int32", exact fixed-point streams, or "float32".
         reversible: rebuild activations in the backward pass; False stores them.
         max_num_buckets: bound of the number of buckets where `num_buckets` is None.
+        cross_attention_hidden_size: features of the memory that each layer also attends to, see
+            `ReformerForSeq2SeqLM`; None for no cross-attention.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
         as_transformers: do as transformers' Reformer does where ours does otherwise, see
             `reformer.layers.transformers_layout`; sequences are then classified from their first token.
@@ -60,6 +62,7 @@ class ReformerConfig(transformers.ReformerConfig):
     reversible: bool = True
     max_num_buckets: int = 16384
     chunk_size_feed_forward: int = 0
+    cross_attention_hidden_size: int | None = None
     as_transformers: bool = False
 
     @classmethod
@@ -122,6 +125,10 @@ class ReformerConfig(transformers.ReformerConfig):
             raise ValueError(
                 'as_transformers needs lsh_window="chunk" and no "full" among attn_layers, got '
                 f"{self.lsh_window!r} and {self.attn_layers}"
+            )
+        if self.cross_attention_hidden_size is not None and self.cross_attention_hidden_size < 1:
+            raise ValueError(
+                f"cross_attention_hidden_size must be at least 1, got {self.cross_attention_hidden_size}"
             )
         if self.tie_word_embeddings:
             raise ValueError(

@@ -33,6 +33,7 @@ from reformer.layers.attention import (
     SelfAttention,
 )
 from reformer.layers.chunking import chunked
+from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
 from reformer.layers.randomness import derive, draw_seed, dropout
@@ -73,14 +74,10 @@ class ReformerEmbeddings(nn.Module):
             return x
         return x + self.position_embeddings(x.shape[1], None if seed is None else derive(seed, 1))
 
-    def at(self, inputs_embeds: Tensor, lengths: list[int], mask: Tensor | None) -> Tensor:
-        """`[B, S, d]` token embeddings that come after `lengths` tokens; `mask` is of the real ones."""
+    def at(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
+        """`[B, S, d]` token embeddings to the same, at positions int64 `[B, S]`, in evaluation."""
         if self.position_embeddings is None:
             return inputs_embeds
-        start = torch.tensor(lengths, device=inputs_embeds.device)[:, None]
-        positions = start + torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
-        if mask is not None:
-            positions = positions * mask
         return inputs_embeds + self.position_embeddings.at(positions)  # type: ignore[operator]
 
 
@@ -115,7 +112,17 @@ def _layer(config: ReformerConfig, index: int) -> ReversibleLayer:
         dropout=config.hidden_dropout_prob,
         layer_norm_eps=config.layer_norm_eps,
     )
-    return ReversibleLayer(attention, feed_forward)
+    cross_attention = None
+    if config.cross_attention_hidden_size is not None:
+        cross_attention = CrossAttention(
+            config.hidden_size,
+            config.cross_attention_hidden_size,
+            config.num_attention_heads,
+            config.attention_head_size,
+            dropout=config.hidden_dropout_prob,
+            layer_norm_eps=config.layer_norm_eps,
+        )
+    return ReversibleLayer(attention, feed_forward, cross_attention)
 
 
 def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
@@ -201,6 +208,7 @@ class _Encoded:
     seed: int | None
     hidden_states: tuple[Tensor, ...] | None
     attentions: tuple[Tensor, ...] | None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
     def head_seed(self) -> int | None:
         return None if self.seed is None else derive(self.seed, 2)
@@ -262,8 +270,18 @@ class ReformerModel(ReformerPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
     ) -> _Encoded:
-        """Everything but the last normalisation; see `forward`."""
+        """Everything but the last normalisation; see `forward`.
+
+        With a `cross_attention_hidden_size` m, `memory` is `[B, S, m]` and `memory_mask` `[B, S]` as the
+        attention mask; rows of the input may be several times as many, those of one memory side by side.
+        """
+        if (memory is None) != (self.config.cross_attention_hidden_size is None):
+            raise ValueError(
+                "cross_attention_hidden_size and a memory, such as an encoder's output, go together"
+            )
         mask = _check_inputs(input_ids, attention_mask, inputs_embeds)
         order = None if mask is None else _real_tokens_first(mask)
         if inputs_embeds is None:
@@ -278,8 +296,17 @@ class ReformerModel(ReformerPreTrainedModel):
         with_weights = _wanted(output_attentions, self.config.output_attentions)
         weights: list[Tensor] | None = [] if with_weights else None
         hidden, states = self.encoder.run(
-            x, seed, mask, output_hidden_states=with_states, attention_weights=weights
+            x,
+            seed,
+            mask,
+            memory=memory,
+            memory_mask=None if memory_mask is None else _check_inputs(None, memory_mask, memory),
+            output_hidden_states=with_states,
+            attention_weights=weights,
         )
+        crossed: list[Tensor] | None = None
+        if weights is not None and memory is not None:
+            weights, crossed = weights[::2], weights[1::2]
         if order is not None:
             inverse = order.argsort(dim=1)
             hidden = _reordered(hidden, inverse)
@@ -288,8 +315,14 @@ class ReformerModel(ReformerPreTrainedModel):
                 weights = [
                     _reordered(_reordered(w, inverse[:, None]).mT, inverse[:, None]).mT for w in weights
                 ]
+            if crossed is not None:
+                crossed = [_reordered(w, inverse[:, None]) for w in crossed]
         return _Encoded(
-            hidden, seed, tuple(states) if with_states else None, None if weights is None else tuple(weights)
+            hidden,
+            seed,
+            tuple(states) if with_states else None,
+            None if weights is None else tuple(weights),
+            None if crossed is None else tuple(crossed),
         )
 
     @torch.no_grad()
@@ -327,7 +360,9 @@ class ReformerModel(ReformerPreTrainedModel):
         if mask is not None and order is not None:
             mask, inputs_embeds = mask.gather(1, order), _reordered(inputs_embeds, order)
         if cache.columns:
-            x = self.embeddings.at(inputs_embeds, cache.lengths, mask)
+            start = torch.tensor(cache.lengths, device=inputs_embeds.device)[:, None]
+            positions = start + torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)
+            x = self.embeddings.at(inputs_embeds, positions if mask is None else positions * mask)
         else:
             x = self.embeddings(inputs_embeds, None)
         del inputs_embeds
@@ -356,8 +391,9 @@ class ReformerLMHead(nn.Module):
 class _TokenLoss(nn.Module):
     """Normalisation, head and cross-entropy of each token: position-wise, so that it can be chunked."""
 
-    def __init__(self, encoder: ReformerEncoder, head: ReformerLMHead):
+    def __init__(self, encoder: ReformerEncoder, head: ReformerLMHead, label_smoothing: float = 0.0):
         super().__init__()
+        self.label_smoothing = label_smoothing
         self.norm = encoder.layer_norm
         self.head = head
         self.dropout = encoder.dropout
@@ -365,17 +401,16 @@ class _TokenLoss(nn.Module):
     def forward(self, rows: Tensor, seed: int | None, labels: Tensor) -> Tensor:
         logits = self.head(dropout(self.norm(rows), self.dropout, seed))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)[:, None]
+        losses = F.cross_entropy(
+            logits, labels, reduction="none", ignore_index=IGNORED, label_smoothing=self.label_smoothing
+        )
+        return losses[:, None]
 
 
-class _LanguageModel(ReformerPreTrainedModel):
-    """What the causal and the masked language model share."""
+class _WithHead(ReformerPreTrainedModel):
+    """A model that gives logits of tokens."""
 
-    def __init__(self, config: ReformerConfig):
-        super().__init__(config)
-        self.reformer = ReformerModel(config)
-        self.lm_head = ReformerLMHead(config)
-        self.post_init()
+    lm_head: ReformerLMHead
 
     def get_output_embeddings(self) -> nn.Linear:
         """The layer that gives logits."""
@@ -389,6 +424,16 @@ class _LanguageModel(ReformerPreTrainedModel):
         kept = min(vocab_size, len(self.lm_head.bias))
         bias[:kept] = self.lm_head.bias.data[:kept]
         self.lm_head.bias = nn.Parameter(bias)
+
+
+class _LanguageModel(_WithHead):
+    """What the causal and the masked language model share."""
+
+    def __init__(self, config: ReformerConfig):
+        super().__init__(config)
+        self.reformer = ReformerModel(config)
+        self.lm_head = ReformerLMHead(config)
+        self.post_init()
 
     def _logits(self, encoded: _Encoded, logits_to_keep: int) -> Tensor:
         hidden = encoded.hidden[:, -logits_to_keep:] if logits_to_keep else encoded.hidden
