@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from reformer.data.build import build_token_array
+from reformer.data.nucleotides import reverse_complement
 from reformer.data.tokens import TokenArray
 from reformer.errors import UserError
 from reformer.training.batches import TrainingBatches, unwrap_batch
@@ -52,6 +53,20 @@ def test_seed_and_number_determine_an_item(array: TokenArray) -> None:
     assert not any(map(torch.equal, items[0], items[2]))
     rows = torch.cat([batches[0][i]["input_ids"] for i in range(3)])
     assert len(torch.unique(rows, dim=0)) == 12  # no window is drawn twice
+
+
+def test_about_half_of_the_windows_are_of_the_other_strand(array: TokenArray) -> None:
+    plain, both = (
+        TrainingBatches(array, [Stage(length=32, steps=50, batch_size=4)], 1, 1, other_strand=other)
+        for other in (False, True)
+    )
+    num_turned = 0
+    for i in range(len(plain)):
+        for window, row in zip(plain[i]["input_ids"], both[i]["input_ids"], strict=True):
+            turned = not torch.equal(row, window)
+            assert torch.equal(row, reverse_complement(window) if turned else window)
+            num_turned += turned
+    assert 80 < num_turned < 120
 
 
 def test_longer_than_every_record(array: TokenArray) -> None:

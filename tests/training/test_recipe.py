@@ -32,7 +32,10 @@ def test_resolved_recipe_gives_itself(make_recipe: MakeRecipe, tmp_path: Path) -
         ),
         ("learning_rate=1", "unknown key learning_rate; did you mean training.learning_rate?"),
         ("trainig.seed=1", "unknown key trainig; did you mean training?"),
-        ("data.zzz=1", "unknown key data.zzz; expected one of train, eval, format, lower_case, cache_dir"),
+        (
+            "data.zzz=1",
+            "unknown key data.zzz; expected one of train, eval, format, lower_case, reverse_complement, cache_dir",
+        ),
         (
             "training.lengths.1.stps=1",
             "unknown key training.lengths.1.stps; did you mean training.lengths.steps?",

@@ -150,6 +150,12 @@ def test_whole_text_without_evaluation(make_recipe: MakeRecipe, tmp_path: Path) 
     assert [line["length"] for line in metrics(recipe.output_dir)] == [620] * 4
 
 
+def test_text_has_no_other_strand(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("text " * 100)
+    with pytest.raises(UserError, match="reverse_complement: the data are byte tokens"):
+        run(make_recipe(f"data.train=[{tmp_path / 'x.txt'}]", "data.eval={}", "data.reverse_complement=true"))
+
+
 def test_without_tensorboard(make_recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as where it is not installed
     recipe = make_recipe("training.lengths=[{length: 32, steps: 1}]", "data.eval={}")

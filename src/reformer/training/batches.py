@@ -10,7 +10,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from reformer.data.nucleotides import reverse_complement
 from reformer.data.windows import WindowSampler
+from reformer.layers.randomness import derive
 
 if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
@@ -28,13 +30,23 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         stages: lengths, steps and batch sizes, in order.
         seed: determines the windows.
         items_per_step: forward passes per optimizer step: gradient accumulation times processes.
+        other_strand: read every second window of nucleotides, by chance, as the other strand has it.
 
     Raises:
         UserError: when no record is as long as a stage's windows.
     """
 
-    def __init__(self, array: TokenArray, stages: Sequence[Stage], seed: int, items_per_step: int) -> None:
+    def __init__(
+        self,
+        array: TokenArray,
+        stages: Sequence[Stage],
+        seed: int,
+        items_per_step: int,
+        *,
+        other_strand: bool = False,
+    ) -> None:
         self._array = array
+        self._seed, self._other_strand = seed, other_strand
         self._stages = list(stages)
         self._samplers = [
             WindowSampler(array, 2 if stage.length == "full" else stage.length, seed) for stage in stages
@@ -63,13 +75,19 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         return len(self._windows((step - 1) * self._items_per_step)[0])
 
     def _windows(self, index: int) -> list[npt.NDArray[np.uint8]]:
-        """The sequences of item `index`, views of the mapped array."""
+        """The sequences of item `index`, views of the mapped array but for those of the other strand."""
         stage = int(np.searchsorted(self._first_items, index, side="right")) - 1
         sampler, batch_size = self._samplers[stage], self._stages[stage].batch_size
         first = int(self._first_windows[stage] + (index - self._first_items[stage]) * batch_size)
+        numbers = range(first, first + batch_size)
         if self._stages[stage].length == "full":
-            return [self._record_at(sampler.start(window)) for window in range(first, first + batch_size)]
-        return [sampler.window(window) for window in range(first, first + batch_size)]
+            windows = [self._record_at(sampler.start(number)) for number in numbers]
+        else:
+            windows = [sampler.window(number) for number in numbers]
+        return [
+            reverse_complement(window) if self._other_strand and derive(self._seed, number) % 2 else window
+            for window, number in zip(windows, numbers, strict=True)
+        ]
 
     def _record_at(self, position: int) -> npt.NDArray[np.uint8]:
         """The record that a token of the array belongs to."""

@@ -49,6 +49,7 @@ class DataSection(_Section):
         eval: held-out files, by the name that reports call them.
         format: "fasta" (nucleotides, one token a base) or "text" (one token a byte); "auto" tells by content.
         lower_case: what lower-case bases become, "fold" (upper case) or "keep" (tokens of their own).
+        reverse_complement: read every second window of nucleotides, by chance, as the other strand has it.
         cache_dir: where the token arrays are kept between runs; the user's cache folder by default.
     """
 
@@ -56,6 +57,7 @@ class DataSection(_Section):
     eval: dict[str, Annotated[list[FilePath], Field(min_length=1)]] = {}
     format: Literal["auto", "fasta", "text"] = "auto"
     lower_case: Literal["fold", "keep"] = "fold"
+    reverse_complement: bool = False
     cache_dir: FilePath | None = None
 
 

@@ -81,6 +81,8 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     data = RunData.open(recipe)
     if resume:
         check_same_data(folder, data)
+    if recipe.data.reverse_complement and data.train.tokenizer_name != "nucleotide":
+        raise recipe.error("data.reverse_complement", f"the data are {data.train.tokenizer_name} tokens")
     model, tokenizer = _build_model(recipe, data.train)
     if recipe.training.compile:
         _compile(recipe, model, use_cpu)
@@ -159,7 +161,13 @@ def _trainer(
 
     training = recipe.training
     items_per_step = training.gradient_accumulation * arguments.world_size
-    batches = TrainingBatches(data.train, training.lengths, training.seed, items_per_step)
+    batches = TrainingBatches(
+        data.train,
+        training.lengths,
+        training.seed,
+        items_per_step,
+        other_strand=recipe.data.reverse_complement,
+    )
     recorders: list[Recorder] = []
     seconds = 0.0
     if arguments.process_index == 0:
