@@ -173,7 +173,13 @@ def test_info_on_data(run_command: RunCommand, tmp_path: Path) -> None:
 def test_ctrl_c_before_training(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recipe.yaml")  # reading it waits for a writer
     command = [sys.executable, "-m", "reformer", "train", "recipe.yaml"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
+    ) as process:
         with (tmp_path / "recipe.yaml").open("w"):
             process.send_signal(signal.SIGINT)
             process.wait(60)

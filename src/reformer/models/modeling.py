@@ -167,8 +167,8 @@ def _transformers_layout(config: ReformerConfig) -> TransformersLayout:
 
 
 def _chunk_length(features: int) -> int:
-    """Tokens whose features, in float32, take about 8 MiB: large enough for a GEMM, small beside the rest."""
-    return min(max((1 << 21) // features, 256), 8192)
+    """Tokens whose features, in float32, take 8 MiB at most: enough for a GEMM, little beside the rest."""
+    return min(max((1 << 21) // features, 256), 2048)
 
 
 class ReformerPreTrainedModel(PreTrainedModel):
