@@ -34,7 +34,8 @@ def test_resolved_recipe_gives_itself(make_recipe: MakeRecipe, tmp_path: Path) -
         ("trainig.seed=1", "unknown key trainig; did you mean training?"),
         (
             "data.zzz=1",
-            "unknown key data.zzz; expected one of train, eval, format, lower_case, reverse_complement, cache_dir",
+            "unknown key data.zzz; expected one of train, eval, format, lower_case, reverse_complement, "
+            "cache_dir",
         ),
         (
             "training.lengths.1.stps=1",
