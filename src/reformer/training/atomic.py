@@ -64,21 +64,34 @@ def _hide(path: Path) -> Path:
     return removed
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Writes a file under a temporary name and renames it when it is on disk.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary name for a file that takes the name `path` when the block ends.
+
+    The block writes and closes the file; if it fails, the file goes away and what had the name stays.
 
     Raises:
         OSError: when the file cannot be written.
     """
     partial = partial_path(path)
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         _flush(partial)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Writes a file under a temporary name and renames it when it is on disk.
+
+    Raises:
+        OSError: when the file cannot be written.
+    """
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,0 +1,35 @@
+"""An annotation, whatever its format: told by the name of the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from reformer.errors import UserError
+from reformer.genomics.genbank import read_genbank
+from reformer.genomics.genes import Gene
+from reformer.genomics.gff3 import read_gff3
+from reformer.genomics.gff3_genes import genes_of_gff3
+from reformer.genomics.gtf import read_gtf
+from reformer.genomics.gtf_genes import genes_of_gtf
+
+_GFF3, _GTF, _GENBANK = (".gff", ".gff3"), (".gtf",), (".gb", ".gbk", ".gbff", ".genbank")
+
+
+def read_genes(path: str | os.PathLike[str]) -> list[Gene]:
+    """Reads the genes of a GFF3, GTF or GenBank file, plain or gzip.
+
+    Raises:
+        UserError: the name ends with none of the known endings, or the file is not what its name says.
+    """
+    suffix = Path(Path(path).name.removesuffix(".gz")).suffix.lower()
+    if suffix in _GFF3:
+        return genes_of_gff3(read_gff3(path))
+    if suffix in _GTF:
+        return genes_of_gtf(read_gtf(path))
+    if suffix in _GENBANK:
+        return [gene for record in read_genbank(path) for gene in record.genes]
+    endings = ", ".join([*_GFF3, *_GTF, *_GENBANK])
+    raise UserError(
+        f"{path}: not known as an annotation: expected a name that ends with {endings} or .gz after it"
+    )
