@@ -78,7 +78,7 @@ class Interval:
 
 
 def reverse_complement(letters: str) -> str:
-    """Returns the other strand of IUPAC nucleotide letters, case kept; U is read as T, so its complement is A.
+    """Returns the other strand of IUPAC nucleotide letters, case kept; the complement of U is A.
 
     Raises:
         ValueError: a letter that is not an IUPAC nucleotide.

@@ -31,11 +31,12 @@ def read_genbank(path: str | os.PathLike[str]) -> Iterator[GenBankRecord]:
     """Yields the records of a GenBank file, plain or gzip, one in memory at a time.
 
     Features of one locus_tag (or gene name) make a gene. A CDS belongs to the mRNA whose exons hold it, or
-    is a transcript of its own. What joins bases of several strands or sequences has no place in the gene model and
-    is left out.
+    is a transcript of its own. What joins bases of several strands has no
+    place in the gene model and is left out.
 
     Raises:
-        UserError: biopython is missing, the file is not GenBank or ends in the middle, a record has no sequence.
+        UserError: biopython is missing, the file is not GenBank or ends in the middle, a record has
+            no sequence.
     """
     seqio = require("Bio.SeqIO", "to read GenBank")
     source = SourceFile.at(path)

@@ -1,7 +1,7 @@
 """The gene model that GFF3, GTF and GenBank are read into: gene > transcript > exons and coding segments.
 
-Here a coding sequence includes its stop codon, as in GFF3 and GenBank (GTF leaves it out; its reader adds it),
-and segments stand in the order of transcription: from the 5' end, so from right to left on "-".
+Here a coding sequence includes its stop codon, as in GFF3 and GenBank (GTF leaves it out; its reader adds
+it), and segments stand in the order of transcription: from the 5' end, so from right to left on "-".
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def spliced(letters: str, intervals: Iterable[Interval | Segment], strand: Stran
 
 
 def gene_features(gene: Gene) -> Iterable[Feature]:
-    """Yields the features of a gene for `write_gff3`, parents first; `read_genes` makes the same gene of them."""
+    """Yields the features of a gene for `write_gff3`, parents first; reading them makes the same gene."""
     yield _feature(gene.interval, gene.type, ID=gene.name, Name=gene.symbol)
     for transcript in gene.transcripts:
         name = f"{gene.name}.{transcript.name}" if transcript.name == gene.name else transcript.name

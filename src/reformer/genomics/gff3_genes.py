@@ -18,8 +18,9 @@ def genes_of_gff3(features: Iterable[Feature]) -> list[Gene]:
 
     A gene is a feature without a parent whose type ends with "gene", or that has an exon or CDS below it. A
     CDS or exon directly under a gene makes a transcript named like the gene; a coding sequence with no
-    parent at all makes a gene too. Parents may come after their children. What is transcribed from several places
-    (exception=trans-splicing) has no single strand: it is left out, and the log says how many there were.
+    parent at all makes a gene too. Parents may come after their children. What is transcribed
+    from several places (exception=trans-splicing) has no single strand: it is left out, and the log says
+    how many there were.
 
     Raises:
         UserError: an ID that two different features have, a parent that is not in the file or that leads
@@ -46,7 +47,8 @@ class _Tree:
         elif (name := feature.first("ID")) is not None:
             known = self._nodes.setdefault(name, feature)
             if known.type != feature.type or known.interval.sequence != feature.interval.sequence:
-                assert feature.place is not None and known.place is not None
+                assert feature.place is not None
+                assert known.place is not None
                 raise feature.place.error(
                     f"ID {name!r} of a {feature.type} is that of a {known.type} in line {known.place.line}: "
                     "expected every ID once"
@@ -64,26 +66,25 @@ class _Tree:
                 if root in transcripts and not self._has_transcript_above(parent):
                     transcripts[root].setdefault(name, TranscriptParts(name, node))
         for part in self._parts:
-            for parent in part.attributes.get("Parent", (None,)):
-                self._add_part(transcripts, part, parent)
+            for parent in part.attributes.get("Parent", ()):
+                self._add_to_parent(transcripts, part, parent)
+            if part.type == "CDS" and "Parent" not in part.attributes:
+                self._add_orphan(transcripts, part)
         if self._num_trans_spliced:
             _logger.warning("left out %d trans-spliced exons and CDS", self._num_trans_spliced)
         return [self._gene(name, parts) for name, parts in transcripts.items()]
 
-    def _add_part(
-        self, transcripts: dict[str, dict[str, TranscriptParts]], part: Feature, parent: str | None
+    def _add_to_parent(
+        self, transcripts: dict[str, dict[str, TranscriptParts]], part: Feature, parent: str
     ) -> None:
-        if parent is None:
-            if part.type != "CDS":
-                return  # an exon of nothing says nothing about genes
-            assert part.place is not None
-            parent = part.first("ID") or f"CDS-line-{part.place.line}"
-            transcripts.setdefault(parent, {}).setdefault(parent, TranscriptParts(parent)).add(part)
-            return
         root = self._root(parent, part)
         node = None if parent == root else self._nodes[parent]
-        children = transcripts.setdefault(root, {})
-        children.setdefault(parent, TranscriptParts(parent, node)).add(part)
+        transcripts.setdefault(root, {}).setdefault(parent, TranscriptParts(parent, node)).add(part)
+
+    def _add_orphan(self, transcripts: dict[str, dict[str, TranscriptParts]], part: Feature) -> None:
+        assert part.place is not None
+        name = part.first("ID") or f"CDS-line-{part.place.line}"
+        transcripts.setdefault(name, {}).setdefault(name, TranscriptParts(name)).add(part)
 
     def _has_transcript_above(self, name: str) -> bool:
         """Whether `name` is itself below something, as a miRNA is below its primary transcript."""

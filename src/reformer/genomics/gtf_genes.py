@@ -26,8 +26,8 @@ def genes_of_gtf(features: Iterable[Feature]) -> list[Gene]:
     sequences (the pseudoautosomal regions of X and Y) makes two genes.
 
     Raises:
-        UserError: an exon or CDS without transcript_id, a second gene line of one gene_id, parts of a transcript on
-            different strands.
+        UserError: an exon or CDS without transcript_id, a second gene line of one gene_id, parts of a
+            transcript on different strands.
     """
     genes: dict[tuple[str, str], _GeneParts] = {}
     for feature in features:
@@ -35,9 +35,10 @@ def genes_of_gtf(features: Iterable[Feature]) -> list[Gene]:
         parts = genes.setdefault(key, _GeneParts())
         if feature.type == "gene":
             if parts.feature is not None:
-                assert feature.place is not None and parts.feature.place is not None
+                assert feature.place is not None
+                assert parts.feature.place is not None
                 raise feature.place.error(
-                    f"gene_id {key[1]!r} has a gene line already, line {parts.feature.place.line}: expected one"
+                    f"gene_id {key[1]!r} has a gene line already, line {parts.feature.place.line}"
                 )
             parts.feature = feature
         elif feature.type in _ONLY_TRANSCRIPT_LINES:

@@ -27,7 +27,7 @@ class TranscriptParts:
         Raises:
             UserError: it is on another sequence or strand than the transcript's first part.
         """
-        first = self.feature or (self.cds or self.stop_codons or [None])[0]
+        first = self.feature or next(iter(self.cds or self.stop_codons), None)
         known = first.interval if first is not None else self.exons[0] if self.exons else part.interval
         if (known.sequence, known.strand) != (part.interval.sequence, part.interval.strand):
             assert part.place is not None
@@ -65,7 +65,7 @@ class TranscriptParts:
         )
 
     def _where(self) -> tuple[str, Strand]:
-        feature = self.feature or (self.cds or self.stop_codons or [None])[0]
+        feature = self.feature or next(iter(self.cds or self.stop_codons), None)
         interval = feature.interval if feature is not None else self.exons[0]
         return interval.sequence, interval.strand
 
