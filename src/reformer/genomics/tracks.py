@@ -33,12 +33,16 @@ def write_bigwig(path: str | os.PathLike[str], lengths: Mapping[str, int], block
     pybigtools = require("pybigtools", "to write bigWig")
     intervals = _Intervals(lengths, blocks)
     with atomic_file(Path(path)) as partial:
+        named = Path(f"{partial}.bw")  # pybigtools tells the format by the ending
         try:
-            pybigtools.open(str(partial), "w").write(dict(lengths), intervals)
+            pybigtools.open(str(named), "w").write(dict(lengths), intervals)
+            os.replace(named, partial)
         except Exception:
             if intervals.error is not None:
                 raise intervals.error from None
             raise
+        finally:
+            named.unlink(missing_ok=True)
         if intervals.error is not None:
             raise intervals.error
         if not intervals.num_written:

@@ -85,7 +85,7 @@ def write_scored_variants(
     with atomic_file(index) as partial_index, atomic_file(path) as partial:
         with pysam.VariantFile(str(partial), "wz", header=header) as out:
             for variant, record in _sorted(_read(source)):
-                record.translate(header)
+                record.translate(out.header)
                 for name, value in score(variant).items():
                     record.info[name] = value
                 out.write(record)
