@@ -16,7 +16,7 @@ from reformer.genomics.gff3 import write_gff3
 YEAST = {"ScerR64_I": 94, "SkudIFO1802_1": 88, "SmikIFO1815_1": 92}
 FLY = {"DmelanDM6_4": 298, "DsecheASM438219v2_4": 354}
 DIFFERENT = {"NP_001368990.1", "XP_032579779.1"}
-"""A stop codon read as another amino acid (transl_except), and a protein that NCBI corrected (two added bases)."""
+"""A stop codon read as another amino acid (transl_except); a protein that NCBI corrected (an added base)."""
 
 
 def sequences(path):

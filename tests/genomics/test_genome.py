@@ -18,7 +18,9 @@ def fasta(yeast_folder, tmp_path):
 
     for folder in ("plain", "bgzf", "reference"):
         (tmp_path / folder).mkdir()
-    content = open_gzip(yeast_folder / NAME).read() + b">second\nACGTNRYK\nacg\n"
+    with open_gzip(yeast_folder / NAME) as file:
+        unpacked = file.read()
+    content = unpacked + b">second\nACGTNRYK\nacg\n"
     for folder in ("plain", "reference"):
         (tmp_path / folder / "g.fa").write_bytes(content)
     with pysam.BGZFile(str(tmp_path / "bgzf" / "g.fa.gz"), "wb") as file:

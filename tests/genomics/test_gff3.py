@@ -39,7 +39,8 @@ def test_real_lines_survive(yeast_folder, tmp_path):
 
 
 def test_a_fasta_section_ends_the_features_and_can_be_copied(write, tmp_path):
-    content = b"##gff-version 3.1.26\n#!x\n\nc\t.\tgene\t1\t3\t.\t?\t.\tID=g\r\n###\n##FASTA\n>c d\nACG\nT\n>e\nAA\n"
+    content = b"##gff-version 3.1.26\n#!x\n\n"
+    content += b"c\t.\tgene\t1\t3\t.\t?\t.\tID=g\r\n###\n##FASTA\n>c d\nACG\nT\n>e\nAA\n"
     path = write("a.gff3", content)
     (feature,) = read_gff3(path)
     assert feature.interval == Interval("c", 0, 3, ".")

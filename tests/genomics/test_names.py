@@ -31,5 +31,6 @@ def test_names_that_nothing_is_like_come_with_examples():
     with pytest.raises(UserError) as caught:
         check_names(["p", "q", "r", "s", "t"], "a.vcf", ["1", "2"], "g.fa")
     assert str(caught.value) == (
-        "a.vcf: 'p', 'q', 'r' and 2 more not in g.fa, which has '1', '2': expected the same names in both files"
+        "a.vcf: 'p', 'q', 'r' and 2 more not in g.fa, which has '1', '2': "
+        "expected the same names in both files"
     )

@@ -18,7 +18,9 @@ BATCHES = [
 
 def column(name):
     parts = [batch[name] for batch in BATCHES]
-    return sum(parts, []) if isinstance(parts[0], list) else np.concatenate(parts)
+    return (
+        [value for part in parts for value in part] if isinstance(parts[0], list) else np.concatenate(parts)
+    )
 
 
 def test_pyarrow_reads_parquet(tmp_path):

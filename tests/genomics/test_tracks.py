@@ -19,7 +19,7 @@ def test_pybigtools_reads_the_values(tmp_path):
     with pybigtools.open(str(tmp_path / "x.bw")) as file:
         assert {name: file.chroms()[name] for name in ("a", "b")} == {"a": 60, "b": 2100}
         for name, expected in values.items():
-            found = file.values(name, 0, len(expected), missing=np.nan, oob=np.nan)
+            found = file.values(name, 0, len(expected), fillna=np.nan, oob=np.nan)
             np.testing.assert_array_equal(found, expected.astype(np.float64))
 
 

@@ -16,6 +16,7 @@ from reformer.data.sources import SourceFile, SourceReader
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.extras import require
+from reformer.genomics.htslib import silent_htslib
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -63,7 +64,8 @@ class Genome:
         if not all(file.exists() and file.stat().st_mtime_ns >= source.mtime_ns for file in needed):
             index, positions = folder / "genome.fai", folder / "genome.gzi"
             try:
-                pysam.faidx("--fai-idx", str(index), "--gzi-idx", str(positions), str(path))
+                with silent_htslib():
+                    pysam.faidx("--fai-idx", str(index), "--gzi-idx", str(positions), str(path))
             except pysam.SamtoolsError as error:
                 reason = " ".join(str(error).split())
                 raise UserError(f"{self.path}: cannot be indexed: {reason}") from error

@@ -111,12 +111,13 @@ def _feature(line: str, place: Place) -> Feature:
 
 def _attributes(text: str, place: Place) -> Attributes:
     attributes: dict[str, tuple[str, ...]] = {}
-    for pair in text.strip().split(";") if text != "." else []:
-        if not pair.strip():
+    for pair in text.split(";") if text != "." else []:
+        pair = pair.lstrip(" ")  # spaces after ";" are common; those at the end belong to the value
+        if not pair:
             continue
-        tag, equals, values = pair.strip().partition("=")
+        tag, equals, values = pair.partition("=")
         if not equals or not tag:
-            raise place.error(f"attribute {pair.strip()!r}: expected tag=value")
+            raise place.error(f"attribute {pair!r}: expected tag=value")
         tag = unquote(tag)
         if tag in attributes:
             raise place.error(f"attribute {tag!r} occurs twice: expected tag=value,value")

@@ -78,7 +78,8 @@ class _Tree:
         self, transcripts: dict[str, dict[str, TranscriptParts]], part: Feature, parent: str
     ) -> None:
         root = self._root(parent, part)
-        node = None if parent == root else self._nodes[parent]
+        is_gene = parent == root and self._nodes[root].type.endswith("gene")
+        node = None if is_gene else self._nodes[parent]
         transcripts.setdefault(root, {}).setdefault(parent, TranscriptParts(parent, node)).add(part)
 
     def _add_orphan(self, transcripts: dict[str, dict[str, TranscriptParts]], part: Feature) -> None:

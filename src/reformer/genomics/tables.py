@@ -13,7 +13,7 @@ from reformer.genomics.extras import require
 from reformer.training.atomic import atomic_file
 
 Batch = Mapping[str, npt.NDArray | list[str]]
-"""Column -> values of some rows: ``[rows]``, ``[rows, size]`` for vectors such as embeddings, a list of text."""
+"""Column -> values of some rows: ``[rows]``, ``[rows, size]`` for vectors (embeddings), a list of text."""
 
 _CHUNK_BYTES = 1 << 18
 

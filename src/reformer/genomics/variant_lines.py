@@ -16,8 +16,8 @@ _ALTERNATIVE = re.compile(
 )
 
 
-def check_variant_lines(path: str | os.PathLike[str]) -> Iterator[Place]:
-    """Yields the place of every variant of a VCF file, plain or gzip, once its columns have been looked at.
+def check_variant_lines(path: str | os.PathLike[str]) -> Iterator[tuple[Place, list[str]]]:
+    """Yields place and columns of every variant of a VCF file, plain or gzip, once they have been looked at.
 
     Raises:
         UserError: no header, too few columns, a position that is no number from 1 on, REF or ALT that is no
@@ -36,7 +36,7 @@ def check_variant_lines(path: str | os.PathLike[str]) -> Iterator[Place]:
             if not num_columns:
                 raise place.error('a variant before the header: expected a line that starts with "#CHROM"')
             _check(columns, num_columns, place)
-            yield place
+            yield place, columns
     if not num_columns:
         raise UserError(f'{path}: no header: expected a line that starts with "#CHROM"')
 
