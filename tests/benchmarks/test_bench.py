@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from reformer import cli
-from reformer.bench import op, peers, training, worker
+from reformer.bench import kernel, op, peers, training, worker
 from reformer.bench.case import largest_error
 from reformer.bench.command import run_cases
 from reformer.bench.registry import CASES
@@ -23,6 +23,12 @@ from tests.benchmarks import toy_worker
 
 README = Path(__file__).parents[2] / "README.md"
 CONTENDERS = [(case, name) for case in ("op", "kernel") for name in CASES[case].contenders]
+
+
+@pytest.fixture(autouse=True)
+def short_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (op, peers, kernel):
+        monkeypatch.setattr(module, "GATE_LENGTH", 512)
 
 
 @pytest.mark.parametrize("name", CASES)
