@@ -67,7 +67,7 @@ def make_case() -> Case:
         contenders={"float32": _contender(torch.float32), "bfloat16": _contender(torch.bfloat16)},
         baselines=("float32",),
         lengths=(4_096, 16_384, 65_536),
-        quick_lengths=(4_096, 16_384),
+        quick_lengths=(16_384,),
         warm_up_length=512,
         settings={
             "batch": 1, "heads": H, "head_size": D, "chunk_length": C, "rounds": R, "causal": True,
