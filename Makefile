@@ -30,7 +30,7 @@ format: $(VENV)/.extra-dev
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
-bench: $(VENV)/.extra-test
+bench: $(VENV)/.extra-bench
 	$(BIN)/python -m benchmarks
 
 clean:

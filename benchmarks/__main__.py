@@ -1,11 +1,8 @@
-"""Run every benchmark: `python -m benchmarks`."""
+"""`python -m benchmarks [CASE ...]`: `reformer bench`, with the results in `benchmarks/results/`."""
 
 import sys
 
-from benchmarks import decoding, memory, seq2seq, visibility
+from reformer.cli import main
 
 if __name__ == "__main__":
-    memory.main()
-    decoding.main([])
-    seq2seq.main()
-    sys.exit(visibility.main([]))
+    sys.exit(main(["bench", "--out", "benchmarks/results", *sys.argv[1:]]))

@@ -1,6 +1,6 @@
 """Time of the whole op on a GPU, hashing and sorting included, next to flash attention.
 
-One row, 8 heads of 64, causal, chunks of 64, 4 hash rounds, bfloat16, as in `benchmarks.attention`.
+One row, 8 heads of 64, causal, chunks of 64, 4 hash rounds, bfloat16, as in `reformer.bench.op`.
 """
 
 import statistics
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.attention import C, D, H, factors, levels_of, rotations_of, sdpa_step, unit_keys
+from reformer.bench.op import C, D, H, factors, levels_of, rotations_of, unit_keys
+from reformer.bench.peers import full_attention
 from reformer.ops import lsh_attention, lsh_attention_by_level, lsh_hash
 
 LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 262_144, 1_048_576)
@@ -57,7 +58,7 @@ def make_step(name: str, length: int, backend: Any = "triton") -> Step:
 def flash_step(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Full attention by the flash kernel, and nothing else."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        return sdpa_step(q, k, v)
+        return full_attention(q, k, v)
 
 
 def time_ops(stop: float, *, print_ratios: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import reformer
 SOURCE = Path(reformer.__file__).parent
 ORDER = [
     ("cli",),
+    ("bench",),
     ("genomics", "documents", "video"),
     ("generation",),
     ("training",),

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from reformer.cli.bench import bench
 from reformer.cli.convert import convert
 from reformer.cli.evaluate import evaluate
 from reformer.cli.generate import generate
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (quickstart, train, evaluate, generate, convert, info):
+for command in (quickstart, train, evaluate, generate, bench, convert, info):
     app.command()(command)
 
 
