@@ -5,12 +5,15 @@
 `depth`: 65,536 tokens, d = 128, 2 to 32 layers. `length`: 16K to 1M tokens, 2 layers. `chromosome`: one step
 on the first 1,048,576 bases of D. melanogaster chromosome 4, six layers, d = 256. A step is forward,
 backward and AdamW. Its memory is the peak of the resident set during the step over the resident set before
-it, less the gradients and the optimizer's state, which are as large as the parameters are.
+it, less the gradients and the optimizer's state, which are as large as the parameters are. glibc is told
+to give back at once what is freed: by default it keeps freed blocks of up to 32 MiB, which would make short
+sequences look as if they needed more.
 """
 
 import argparse
 import ctypes
 import json
+import os
 import subprocess
 import sys
 import time
@@ -120,7 +123,8 @@ def _resident_bytes(field: str = "VmRSS") -> int:
 
 def _in_subprocess(case: Case) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.memory", "--measure", json.dumps(asdict(case))]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return json.loads(output)
 
 

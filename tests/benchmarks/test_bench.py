@@ -206,7 +206,7 @@ def test_the_command_measures_in_processes_of_its_own(
     assert cli.main(["bench", "op", *arguments, "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "op.json").read_text())
     assert {"cpu", "cores", "threads", "torch", "date"} <= report["machine"].keys()
-    assert "prepare_process" in report["process"]
+    assert report["process"].endswith("as Python starts it")
     found = report["lengths"]["512"]["chunk torch"]
     assert found["forward_backward_seconds"]["runs"] == 2
     assert found["forward_seconds"]["lowest"] > 0
@@ -214,6 +214,12 @@ def test_the_command_measures_in_processes_of_its_own(
     out = capsys.readouterr().out
     assert "chunk torch        forward " in out
     assert out.splitlines()[-1] == f"written: {tmp_path / 'op.json'}"
+
+
+def test_the_command_prepares_processes_where_it_is_asked_to(tmp_path: Path) -> None:
+    arguments = ["--lengths", "256", "--contenders", "chunk torch", "--turns", "1", "--prepared"]
+    assert cli.main(["bench", "op", *arguments, "--out", str(tmp_path)]) == 0
+    assert "prepare_process" in json.loads((tmp_path / "op-prepared.json").read_text())["process"]
 
 
 @pytest.mark.parametrize(

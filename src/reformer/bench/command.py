@@ -8,7 +8,7 @@ from reformer.bench import plots
 from reformer.bench.case import Case
 from reformer.bench.registry import CASES
 from reformer.bench.results import CaseResults
-from reformer.bench.turns import Command, run_case, worker_command
+from reformer.bench.turns import Command, plain_worker, prepared_worker, run_case
 from reformer.errors import UserError
 
 
@@ -19,8 +19,9 @@ def run_cases(
     lengths: Sequence[int] = (),
     contenders: Sequence[str] = (),
     turns: int = 5,
+    prepared: bool = False,
     cases: dict[str, Case] = CASES,
-    command: Command = worker_command,
+    command: Command | None = None,
 ) -> bool:
     """Runs cases one after the other, and leaves a JSON file and pictures of each.
 
@@ -30,8 +31,9 @@ def run_cases(
         lengths: tokens, instead of the case's own.
         contenders: who takes part; all by default.
         turns: measurements of each contender.
+        prepared: give the processes the settings of our command line.
         cases: the cases there are.
-        command: starts a worker.
+        command: starts a worker, instead of what `prepared` says.
 
     Returns:
         Whether no contender was wrong and none failed.
@@ -44,9 +46,9 @@ def run_cases(
     fine = True
     for name in chosen:
         case = cases[name]
-        path = folder / f"{name}.json"
+        path = folder / (f"{name}-prepared.json" if prepared else f"{name}.json")
         print(f"{name}: {case.title}", flush=True)
-        results = CaseResults(name, case, path, tell=lambda line: print(line, flush=True))
+        results = CaseResults(name, case, path, prepared=prepared, tell=lambda line: print(line, flush=True))
         taking_part = [n for n in case.contenders if not contenders or n in contenders]
         try:
             run_case(
@@ -55,20 +57,20 @@ def run_cases(
                 lengths=lengths or (case.lengths if names else case.quick_lengths),
                 contenders=taking_part,
                 turns=turns,
-                command=command,
+                command=command or (prepared_worker if prepared else plain_worker),
             )
         finally:  # also after Ctrl-C
-            _show(results, folder, path)
+            _show(results, path)
         fine = fine and not results.wrong
     return fine
 
 
-def _show(results: CaseResults, folder: Path, path: Path) -> None:
+def _show(results: CaseResults, path: Path) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         print("no pictures: matplotlib is not installed (pip install 'reformer-torch[report]')")
         pictures = []
     else:
-        pictures = plots.write(results.report, folder)
+        pictures = plots.write(results.report, path)
     print(f"written: {', '.join(str(one) for one in (path, *pictures))}", flush=True)
 
 

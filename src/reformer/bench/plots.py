@@ -21,28 +21,27 @@ Line = list[tuple[int, float, float, float]]
 
 
 def draw(report: Mapping[str, Any]) -> dict[str, str]:
-    """SVG pictures by name, of what was measured at two lengths or more."""
+    """SVG pictures by their subject, of what was measured at two lengths or more."""
     pictures: dict[str, str] = {}
-    case = report["case"]
     quantities = {q for found in report["lengths"].values() for one in found.values() for q in one}
     if len(report["lengths"]) < 2:
         return pictures
     if "forward_of_gemm_rate_share" in quantities:
-        return {f"{case}-share": _share(report)}
+        return {"share": _share(report)}
     if "forward_backward_seconds" in quantities:
-        pictures[f"{case}-time"] = _time(report)
+        pictures["time"] = _time(report)
     if "tokens_per_second" in quantities:
-        pictures[f"{case}-speed"] = _speed(report)
+        pictures["speed"] = _speed(report)
     if "work_bytes" in quantities:
-        pictures[f"{case}-memory"] = _memory(report)
+        pictures["memory"] = _memory(report)
     return pictures
 
 
-def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws and writes all pictures; returns where they are."""
+def write(report: Mapping[str, Any], path: Path) -> list[Path]:
+    """Draws all pictures of the report in a file and writes them beside it; returns where they are."""
     paths = []
-    for name, picture in draw(report).items():
-        paths.append(folder / f"{name}.svg")
+    for subject, picture in draw(report).items():
+        paths.append(path.with_name(f"{path.stem}-{subject}.svg"))
         write_text_atomically(paths[-1], picture)
     return paths
 

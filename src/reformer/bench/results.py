@@ -12,10 +12,9 @@ from reformer.bench.case import Case
 from reformer.bench.machine import describe_machine
 from reformer.training.atomic import write_text_atomically
 
-PROCESS = (
-    "each contender in a process of its own, with the settings of reformer's command line "
-    "(reformer.cli.prepare_process: GOMP_SPINCOUNT, mallopt) and torch's default number of threads"
-)
+PROCESS = "each contender in a process of its own, with torch's default number of threads, "
+PLAIN = "as Python starts it"
+PREPARED = "with the settings of reformer's commands (reformer.cli.prepare_process: GOMP_SPINCOUNT, mallopt)"
 TOTALS = ("forward_backward_times_as_fast", "step_times_as_fast")
 PEAKS = ("work_bytes", "resident_bytes")
 
@@ -37,10 +36,19 @@ class CaseResults:
         name: of the case.
         case: the case.
         path: the JSON file; written after each measurement.
+        prepared: whether the processes have the settings of our command line.
         tell: shows a line.
     """
 
-    def __init__(self, name: str, case: Case, path: Path, tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        name: str,
+        case: Case,
+        path: Path,
+        *,
+        prepared: bool = False,
+        tell: Callable[[str], None] = print,
+    ) -> None:
         self.name = name
         self._case, self._path, self._tell = case, path, tell
         self._values: dict[tuple[int, str, str], list[float]] = {}
@@ -48,7 +56,7 @@ class CaseResults:
             "case": name,
             "title": case.title,
             "machine": describe_machine(),
-            "process": PROCESS,
+            "process": PROCESS + (PREPARED if prepared else PLAIN),
             "kernels": _kernels(),
             "settings": dict(case.settings),
             "baselines": list(case.baselines),

@@ -15,7 +15,12 @@ SLOW_SECONDS = 10.0
 Command = Callable[[str, str], Sequence[str]]
 
 
-def worker_command(case: str, contender: str) -> Sequence[str]:
+def plain_worker(case: str, contender: str) -> Sequence[str]:
+    """Starts a worker as Python starts any program."""
+    return [sys.executable, "-m", "reformer.bench.worker", f"{case}/{contender}"]
+
+
+def prepared_worker(case: str, contender: str) -> Sequence[str]:
     """Starts a worker through our command line, which prepares the process before torch is imported."""
     return [sys.executable, "-m", "reformer", "bench", "--worker", f"{case}/{contender}"]
 
@@ -61,7 +66,7 @@ def run_case(
     lengths: Sequence[int],
     contenders: Sequence[str],
     turns: int,
-    command: Command = worker_command,
+    command: Command = plain_worker,
 ) -> None:
     """Shows that each contender is right, then measures those that are, length by length.
 

@@ -89,3 +89,9 @@ def _with_peak(run: Run) -> dict[str, float]:
 
 def _resident(field: str) -> int:
     return int(_STATUS.read_text().split(f"{field}:")[1].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    from reformer.bench.registry import CASES
+
+    serve(CASES, *sys.argv[1].split("/"))

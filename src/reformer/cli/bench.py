@@ -23,6 +23,14 @@ def bench(
         str, typer.Option(help="Who takes part, such as chunk,sdpa; all by default.", show_default=False)
     ] = "",
     turns: Annotated[int, typer.Option(help="Measurements of each contender, in turn.")] = 5,
+    prepared: Annotated[
+        bool,
+        typer.Option(
+            "--prepared",
+            help="Give all the settings of threads and memory that reformer's commands run with, "
+            "instead of those of any Python program.",
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="The folder for JSON and pictures.")] = Path("runs/bench"),
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -46,6 +54,7 @@ def bench(
             lengths=[_number(one) for one in _items(lengths)],
             contenders=_items(contenders),
             turns=turns,
+            prepared=prepared,
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
