@@ -1,6 +1,7 @@
 """Small contenders, right and wrong, for the tests: a worker, or a whole run that waits to be interrupted."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -105,6 +106,7 @@ if __name__ == "__main__":
         sys.exit()
     from reformer.bench.command import run_cases
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run where it is ignored
     try:
         run_cases(
             ["toy"],
