@@ -6,8 +6,8 @@
 on the first 1,048,576 bases of D. melanogaster chromosome 4, six layers, d = 256. A step is forward,
 backward and AdamW. Its memory is the peak of the resident set during the step over the resident set before
 it, less the gradients and the optimizer's state, which are as large as the parameters are. glibc is told
-to give back at once what is freed: by default it keeps freed blocks of up to 32 MiB, which would make short
-sequences look as if they needed more.
+to give back at once what is freed, which takes time: by default it keeps blocks of up to 32 MiB, and short
+sequences would seem to need more.
 """
 
 import argparse

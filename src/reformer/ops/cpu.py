@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reformer.ops.large_pages import with_large_pages
 from reformer.ops.transforms import inside_transform
 from reformer.ops.windows import Layout
 
@@ -328,7 +329,8 @@ def _zeros_like(x: Tensor, size: int | None = None) -> Tensor:
     """Zeros in float32 with the shape and layout of x, or with vectors of another size."""
     layout = Layout.of(x)
     B, H, T, D = x.shape
-    return layout.tensor(torch.zeros(B * H * T, size or D, dtype=torch.float32))
+    rows = with_large_pages(torch.empty(B * H * T, size or D, dtype=torch.float32))
+    return layout.tensor(rows.zero_())
 
 
 def _with_contiguous_vectors(x: Tensor) -> Tensor:
