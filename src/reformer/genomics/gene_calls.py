@@ -16,12 +16,11 @@ import numpy.typing as npt
 
 from reformer.genomics.classes import ClassScheme
 from reformer.genomics.coordinates import Interval, Strand
-from reformer.genomics.gene_places import NUM_STATES, StrandRules, base_codes, in_order, state_scores
+from reformer.genomics.gene_places import NUM_STATES, STRANDS, StrandRules, base_codes, in_order, state_scores
 from reformer.genomics.gene_search import GeneSearch
 from reformer.genomics.genes import Gene, Segment, Transcript, phases
 from reformer.genomics.grammar import Grammar
 
-_STRANDS: tuple[Strand, Strand] = ("+", "-")
 _AROUND = 3  # bases before and after a place that say what it is
 _BASES_PER_BLOCK = 1 << 18  # their places take about 50 MiB
 
@@ -69,7 +68,7 @@ class GeneDecoder:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
         self._scheme = scheme
-        self._rules = [StrandRules(grammar, strand) for strand in range(len(_STRANDS))]
+        self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
         self._search = GeneSearch(self._rules, grammar.min_intron)
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))
@@ -96,7 +95,7 @@ class GeneDecoder:
         """Ends the sequence; its genes from left to right."""
         self._visit(self._first + len(self._codes) + 1)
         genes = [
-            CalledGene(_STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
+            CalledGene(STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
         ]
         return genes[::-1]
 

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.genomics.classes import ClassScheme
-from reformer.genomics.coordinates import reverse_complement
+from reformer.genomics.coordinates import Strand, reverse_complement
 from reformer.genomics.grammar import Grammar
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 NO_GENE, CODING, INTRON, NUM_STATES = 0, 1, 7, 9
+STRANDS: tuple[Strand, Strand] = ("+", "-")
 UNKNOWN = 4
 """The code of N; those of A, C, G, T are 0 to 3."""
 
@@ -84,13 +85,13 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
     scores = np.empty((len(probabilities), NUM_STATES))
     in_genes = [n for n, name in enumerate(scheme.names) if name.startswith(("CDS", "intron"))]
     scores[:, NO_GENE] = 1 - probabilities[:, in_genes].sum(axis=1, dtype=np.float64)
-    for s, strand in enumerate("+-"):
+    has_introns = "intron" in scheme.kinds
+    for s, strand in enumerate(STRANDS):
         by_place = [scheme.names.index(_class(scheme, strand, place)) for place in range(3)]
         for a in range(3):
             column = np.array(by_place)[(frame_of - a) % 3]
             scores[:, CODING + 3 * s + a] = np.take_along_axis(probabilities, column[:, None], axis=1)[:, 0]
-        has_introns = "intron" in scheme.kinds
-        scores[:, INTRON + s] = probabilities[:, scheme.number("intron", strand)] if has_introns else 0  # type: ignore[arg-type]
+        scores[:, INTRON + s] = probabilities[:, scheme.number("intron", strand)] if has_introns else 0
     return np.log(np.maximum(scores, _SMALLEST_PROBABILITY))
 
 
