@@ -47,6 +47,7 @@ class Grammar:
         """Finds the rules of an annotation.
 
         Start and stop codons are those of more than 1 % of the genes whose coding sequence is whole codons.
+        Introns may be half as long as the shortest one, for the annotation may have few.
 
         Args:
             genes: the annotation's.
@@ -70,7 +71,7 @@ class Grammar:
             starts=_frequent(start for start, _ in ends),
             stops=_frequent(stop for _, stop in ends),
             donor="GT" if introns else None,
-            min_intron=max(min(introns, default=0), _FEWEST_BASES_OF_INTRON),
+            min_intron=max(min(introns, default=0) // 2, _FEWEST_BASES_OF_INTRON),
             gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
             intron_cost=math.log(num_coding / max(len(introns), 1)),
         )
