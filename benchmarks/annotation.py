@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import describe_machine
+from reformer.genomics.classes import Kind
 
 CLASSES = ("intergenic", "CDS+", "CDS-")
-KINDS = ("CDS", "RNA", "intron")
+KINDS: tuple[Kind, ...] = ("CDS", "RNA", "intron")
 WINDOW, BATCH = 1024, 4
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY = 6e-3, 20, 0.01
 MARKOV_ORDER = 5
@@ -72,26 +73,19 @@ def open_data() -> Data:
 
 
 def reformer(attn_layers: Sequence[str]) -> Callable[[int, int], Any]:
+    """The model of the recipe that comes with the library, with other attention layers."""
+
     def build(vocab_size: int, num_classes: int) -> Any:
+        from importlib.resources import files
+
+        import yaml
+
         from reformer import ReformerConfig, ReformerForTokenClassification
 
-        return ReformerForTokenClassification(
-            ReformerConfig(
-                vocab_size=vocab_size,
-                num_labels=num_classes,
-                hidden_size=64,
-                num_attention_heads=2,
-                attention_head_size=32,
-                feed_forward_size=128,
-                attn_layers=list(attn_layers),
-                num_hashes=1,
-                local_num_chunks_after=1,
-                position_embedding_type="rotary",
-                hidden_act="gelu",
-                hidden_dropout_prob=0.0,
-                local_attention_probs_dropout_prob=0.0,
-            )
-        )
+        fields = yaml.safe_load((files("reformer.genomics") / "annotate.yaml").read_text())["model"]
+        fields |= {"attn_layers": list(attn_layers), "vocab_size": vocab_size}
+        labels = {number: str(number) for number in range(num_classes)}
+        return ReformerForTokenClassification(ReformerConfig(**fields, id2label=labels))
 
     return build
 
@@ -226,9 +220,9 @@ def markov(data: Data) -> tuple[Predict, dict]:
 
     start = time.process_time()
     counts = np.full((4, 4**k, 4), 0.5)  # places 0 to 2 of a codon, then no gene
-    both = ((data.train.array.tokens, data.train.labels),)
-    both += ((reverse_complement(np.asarray(both[0][0])), scheme.reverse_complement(both[0][1])),)
-    for tokens, labels in both:
+    plus, labels_plus = np.asarray(data.train.array.tokens), data.train.labels
+    minus = reverse_complement(plus), scheme.reverse_complement(labels_plus)
+    for tokens, labels in ((plus, labels_plus), minus):
         context, base = contexts(tokens)
         for row, number in (*coding.items(), (3, 0)):
             chosen = labels == number

@@ -22,12 +22,12 @@ from reformer.genomics.gene_calls import CalledGene, GeneDecoder
 from reformer.genomics.genes import Gene, gene_features
 from reformer.genomics.gff3 import write_gff3
 from reformer.genomics.tracks import write_bigwig
-from reformer.training.atomic import atomic_folder, write_text_atomically
+from reformer.training.atomic import write_text_atomically
 
 if TYPE_CHECKING:
     from reformer.data.tokens import Record, TokenArray
 
-GENES_FILE, SCORES_FILE, TRACKS = "genes.gff3", "genes.tsv", "tracks"
+GENES_FILE, GAINS_FILE, TRACKS = "genes.gff3", "genes.tsv", "tracks"
 _STEPS = 100
 """Probabilities in tracks are multiples of 1 / 100: equal neighbours share an interval of the file."""
 
@@ -115,7 +115,7 @@ def annotate_record(
 def annotate_genome(
     annotator: Annotator,
     array: TokenArray,
-    out: Path,
+    folder: Path,
     *,
     windows: Windows | None = None,
     both_strands: bool = True,
@@ -123,14 +123,14 @@ def annotate_genome(
     take: Take | None = None,
     on_progress: Callable[[int], None] = lambda bases: None,
 ) -> list[AnnotatedRecord]:
-    """Annotates all records and leaves a folder, which is either whole or not there.
+    """Annotates all records and writes what was found into a folder.
 
-    The folder has `genes.gff3`, `genes.tsv` (name, place, exons, gain in nats) and `tracks/CLASS.bw`.
+    It then has `genes.gff3`, `genes.tsv` (name, place, exons, gain in nats) and `tracks/CLASS.bw`.
 
     Args:
         annotator: the model.
         array: the genome.
-        out: the folder to make.
+        folder: one that exists.
         windows: how long records are cut.
         both_strands: average over both strands.
         tracks: whether to write bigWig.
@@ -143,26 +143,25 @@ def annotate_genome(
     if array.tokenizer_name != "nucleotide":
         raise UserError(f"{array.sources[0].path}: not FASTA of nucleotides: expected a genome")
     windows = windows or Windows()
-    with atomic_folder(out) as partial:
-        spool = _Spool(partial / ".probabilities", len(array), annotator.settings.scheme.names)
+    spool = _Spool(folder / ".probabilities", len(array), annotator.settings.scheme.names)
 
-        def take_all(record: Record, start: int, probabilities: npt.NDArray[np.float32]) -> None:
-            if take is not None:
-                take(record, start, probabilities)
-            if tracks:
-                spool.write(record.start + start, probabilities)
-            on_progress(len(probabilities))
-
-        found = [
-            annotate_record(annotator, array, record, windows, both_strands=both_strands, take=take_all)
-            for record in array.records
-        ]
+    def take_all(record: Record, start: int, probabilities: npt.NDArray[np.float32]) -> None:
+        if take is not None:
+            take(record, start, probabilities)
         if tracks:
-            (partial / TRACKS).mkdir()
-            spool.write_tracks(partial / TRACKS, array)
-        spool.remove()
-        if annotator.settings.grammar is not None:
-            _write_genes(partial, found)
+            spool.write(record.start + start, probabilities)
+        on_progress(len(probabilities))
+
+    found = [
+        annotate_record(annotator, array, record, windows, both_strands=both_strands, take=take_all)
+        for record in array.records
+    ]
+    if tracks:
+        (folder / TRACKS).mkdir()
+        spool.write_tracks(folder / TRACKS, array)
+    spool.remove()
+    if annotator.settings.grammar is not None:
+        _write_genes(folder, found)
     return found
 
 
@@ -183,7 +182,7 @@ def _write_genes(folder: Path, found: list[AnnotatedRecord]) -> None:
         first, last = gene.interval.closed
         place = f"{gene.interval.sequence}\t{first}\t{last}\t{call.strand}"
         rows.append(f"{gene.name}\t{place}\t{len(call.exons)}\t{call.score:.2f}")
-    write_text_atomically(folder / SCORES_FILE, "\n".join(rows) + "\n")
+    write_text_atomically(folder / GAINS_FILE, "\n".join(rows) + "\n")
 
 
 class _Spool:

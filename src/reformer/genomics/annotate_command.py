@@ -28,12 +28,12 @@ from reformer.genomics.base_encoding import known_bases
 from reformer.genomics.classes import ClassScheme, Labels, label_bases
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.genes import Gene
-from reformer.training.atomic import write_text_atomically
+from reformer.training.atomic import atomic_folder, write_text_atomically
 
 if TYPE_CHECKING:
     from reformer.data.tokens import Record, TokenArray
 
-REPORT_FILE, RESULTS_FILE = "report.html", "scores.json"
+REPORT_FILE, SCORES_FILE = "report.html", "scores.json"
 _SHOWN_BASES = 30_000
 
 
@@ -93,42 +93,37 @@ def annotate(model: Path, genome: Path, out: Path, options: Options, device: str
     array = open_corpus([genome])
     truth = None if options.genes is None else LabelledSequences.of(array, [options.genes], scheme)
     keeper = _Keeper(array, len(scheme.names), _region(array, options.region))
-    started = time.perf_counter()
-    with progress_bar("annotating", len(array)) as advance:
-        found = annotate_genome(
-            annotator,
-            array,
-            out,
-            windows=options.windows,
-            both_strands=options.both_strands,
-            tracks=options.tracks,
-            take=keeper.take,
-            on_progress=advance,
-        )
-    seconds = time.perf_counter() - started
-    genes = called_genes(found)
-    scores = None if truth is None else _scores(scheme, truth, genes, keeper.labels, annotator)
-    if scores is not None:
-        write_text_atomically(out / RESULTS_FILE, json.dumps(_results(scores), indent=1) + "\n")
-    facts = [
-        ("Genome", str(genome), f"{len(array):,} bases in {len(array.records):,} record(s)"),
-        ("Model", str(model), f"{sum(p.numel() for p in annotator.model.parameters()):,} parameters"),
-        ("Time", f"{seconds:,.1f} s", f"{len(array) / seconds:,.0f} bases a second"),
-        ("Peak memory", f"{peak_memory_bytes() / 2**20:,.0f} MiB", "of the whole process"),
-        ("Genes called", f"{len(genes):,}", f"{_num_spliced(genes):,} with introns"),
-    ]
-    if scores is not None:
-        facts.append(("Macro F1 per base", f"{scores.decoded.macro_f1():.4f}", _coding_f1(scores)))
-    found_all = Found(
-        f"Annotation of {genome.name}",
-        facts,
-        scheme,
-        genes,
-        None if truth is None else truth.genes,
-        keeper.region,
-        scores,
-    )
-    write_annotation_report(out / REPORT_FILE, found_all)
+    with atomic_folder(out) as partial:
+        started = time.perf_counter()
+        with progress_bar("annotating", len(array)) as advance:
+            found = annotate_genome(
+                annotator,
+                array,
+                partial,
+                windows=options.windows,
+                both_strands=options.both_strands,
+                tracks=options.tracks,
+                take=keeper.take,
+                on_progress=advance,
+            )
+        seconds = time.perf_counter() - started
+        genes = called_genes(found)
+        scores = None if truth is None else _scores(scheme, truth, genes, keeper.labels, annotator)
+        if scores is not None:
+            write_text_atomically(partial / SCORES_FILE, json.dumps(_results(scores), indent=1) + "\n")
+        facts = [
+            ("Genome", str(genome), f"{len(array):,} bases in {len(array.records):,} record(s)"),
+            ("Model", str(model), f"{sum(p.numel() for p in annotator.model.parameters()):,} parameters"),
+            ("Time", f"{seconds:,.1f} s", f"{len(array) / seconds:,.0f} bases a second"),
+            ("Peak memory", f"{peak_memory_bytes() / 2**20:,.0f} MiB", "of the whole process"),
+            ("Genes called", f"{len(genes):,}", f"{_num_spliced(genes):,} with introns"),
+        ]
+        if scores is not None:
+            facts.append(("Macro F1 per base", f"{scores.decoded.macro_f1():.4f}", _coding_f1(scores)))
+        true_genes = None if truth is None else truth.genes
+        title = f"Annotation of {genome.name}"
+        page = Found(title, facts, scheme, genes, true_genes, keeper.region, scores)
+        write_annotation_report(partial / REPORT_FILE, page)
     return _summary(out, facts, scores, options)
 
 
