@@ -66,7 +66,7 @@ def open_data() -> Data:
 
     train, test = labelled("cerevisiae", "mikatae"), labelled("kudriavzevii")
     grammar = Grammar.of(train.genes, train.letters, len(train.array))
-    return Data(train, test, AnnotationSettings(scheme, BaseEncoding(3), grammar))
+    return Data(train, test, AnnotationSettings(scheme, BaseEncoding(), grammar))
 
 
 # Contenders that are trained: int64 [B, T] tokens in, logits [B, T, classes] out.

@@ -9,10 +9,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from reformer.genomics.base_encoding import BaseEncoding
+from reformer.genomics.base_encoding import ORF_LENGTHS, BaseEncoding
 from reformer.genomics.classes import RNA_TYPES, ClassScheme, Kind
 from reformer.training.recipe import FilePath, Recipe, Section, absolute, load_recipe
 
+Codon = Annotated[str, Field(pattern="^[ACGT]{3}$")]
 Files = Annotated[list[FilePath], Field(min_length=1)]
 
 
@@ -27,6 +28,9 @@ class AnnotationSection(Section):
         by_frame: whether coding bases have a class for each frame.
         rna_types: types of transcripts that are RNA genes.
         kmer: bases that a token of the model stands for.
+        orf_lengths: lengths of open reading frames that tokens tell apart, see `BaseEncoding`.
+        starts: start codons of these.
+        stops: stop codons of these.
     """
 
     train: Files
@@ -35,6 +39,9 @@ class AnnotationSection(Section):
     by_frame: bool = True
     rna_types: list[str] = list(RNA_TYPES)
     kmer: Annotated[int, Field(ge=1, le=8)] = 3
+    orf_lengths: list[Annotated[int, Field(ge=6)]] = list(ORF_LENGTHS)
+    starts: list[Codon] = ["ATG"]
+    stops: list[Codon] = ["TAA", "TAG", "TGA"]
 
 
 class AnnotationRecipe(Recipe):
@@ -53,7 +60,10 @@ class AnnotationRecipe(Recipe):
     @property
     def encoding(self) -> BaseEncoding:
         """What the tokens are."""
-        return BaseEncoding(self.annotation.kmer)
+        section = self.annotation
+        return BaseEncoding(
+            section.kmer, tuple(section.orf_lengths), tuple(section.starts), tuple(section.stops)
+        )
 
 
 def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> AnnotationRecipe:
@@ -79,6 +89,10 @@ def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> 
         recipe.scheme  # noqa: B018
     except ValueError as error:
         raise recipe.error("annotation.kinds", str(error)) from error
+    try:
+        recipe.encoding  # noqa: B018
+    except ValueError as error:
+        raise recipe.error("annotation.orf_lengths", str(error)) from error
     if missing := recipe.data.eval.keys() ^ section.eval.keys():
         name = min(missing)
         has, lacks = ("data", "annotation") if name in recipe.data.eval else ("annotation", "data")

@@ -16,11 +16,11 @@ from reformer.errors import UserError
 from reformer.genomics.annotation_data import AnnotationData, LabelledSequences
 from reformer.genomics.annotation_metrics import ClassCounts
 from reformer.genomics.annotator import AnnotationSettings, Annotator
-from reformer.genomics.base_encoding import BaseEncoding, anchored_labels, known_bases
-from reformer.genomics.classes import ClassScheme
+from reformer.genomics.base_encoding import BaseEncoding, anchored_labels, known_bases, moved_frames
+from reformer.genomics.classes import ClassScheme, Labels
 from reformer.genomics.grammar import Grammar
 from reformer.layers.randomness import derive
-from reformer.training.batches import TrainingBatches
+from reformer.training.batches import Span, TrainingBatches
 from reformer.training.metrics import NATS_PER_BIT
 from reformer.training.recipe import Recipe, Stage
 from reformer.training.run import new_model
@@ -114,6 +114,12 @@ class AnnotationBatches(TrainingBatches):
     ) -> None:
         super().__init__(sequences.array, stages, seed, items_per_step, other_strand=other_strand)
         self._sequences, self._scheme, self._encoding = sequences, scheme, encoding
+        records = [sequences.array.window(record.start, record.length) for record in sequences.array.records]
+        self._frames = np.concatenate([encoding.frames(record) for record in records])
+        # Those of the other strand, each record's from its own 5' end, so at the places of its mirror image.
+        self._other_frames = self._frames[:0]
+        if other_strand:
+            self._other_frames = np.concatenate([encoding.frames(reverse_complement(r)) for r in records])
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Returns `input_ids` and `labels`, both int64 [batch, length]."""
@@ -121,16 +127,28 @@ class AnnotationBatches(TrainingBatches):
         for row, span in enumerate(self.spans(index)):
             tokens = self._sequences.array.window(span.start, span.length)
             classes = self._sequences.labels[span.start : span.start + span.length]
+            frames = self._frames_of(span)
             if span.is_other_strand:
                 tokens, classes = reverse_complement(tokens), self._scheme.reverse_complement(classes)
             first = derive(self._seed, index, row) % 3
-            input_ids.append(self._encoding.ids(tokens, first))
+            input_ids.append(self._encoding.ids(tokens, first, frames))
             anchored = anchored_labels(self._scheme, classes, first).astype(np.int64)
             labels.append(np.where(known_bases(tokens), anchored, _IGNORED))
         return {
             "input_ids": torch.from_numpy(np.stack(input_ids)),
             "labels": torch.from_numpy(np.stack(labels)),
         }
+
+    def _frames_of(self, span: Span) -> Labels:
+        """Open reading frames of the record, at the span, anchors counted from its first base."""
+        records = self._sequences.array.records
+        number = int(np.searchsorted(records.starts, span.start, side="right")) - 1
+        record_start, length = int(records.starts[number]), int(records.lengths[number])
+        offset, frames = span.start - record_start, self._frames
+        if span.is_other_strand:
+            offset, frames = length - offset - span.length, self._other_frames
+        at = record_start + offset
+        return moved_frames(frames[at : at + span.length], -offset)
 
 
 class AnnotationTrainer(ReformerTrainer):

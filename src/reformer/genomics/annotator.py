@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class AnnotationSettings:
             "format": _FORMAT,
             "classes": list(self.scheme.names),
             "scheme": self.scheme.to_json(),
-            "kmer": self.encoding.k,
+            "encoding": asdict(self.encoding),
             "grammar": None if self.grammar is None else self.grammar.to_json(),
         }
         write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
@@ -62,7 +62,7 @@ class AnnotationSettings:
             grammar = content["grammar"]
             return cls(
                 ClassScheme(**content["scheme"]),
-                BaseEncoding(content["kmer"]),
+                BaseEncoding(**content["encoding"]),
                 None if grammar is None else Grammar(**grammar),
             )
         except (KeyError, TypeError, ValueError) as error:
