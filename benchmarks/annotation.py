@@ -144,7 +144,7 @@ def _Tokens(vocab_size: int, width: int, body: Any, out: int, num_classes: int) 
 
 TRAINED: dict[str, Callable[[int, int], Any]] = {
     "reformer": reformer(("local", "lsh")),
-    "local only": reformer(("local", "local")),
+    "local": reformer(("local", "local")),
     "cnn": cnn,
     "lstm": lstm,
 }
