@@ -7,7 +7,8 @@ one pass over each strand. All contenders but `grammar` and `markov` read the sa
 same optimizer for the same CPU time on one thread, and all are decoded by the same gene grammar, which is
 that of the training annotation. `grammar` decodes constant probabilities (every long open reading frame is a
 gene); `markov` is the classical one: order-5 Markov chains, one for each place in the codon and one for the
-rest. Macro F1 is the mean over intergenic, CDS+ and CDS-.
+rest. Macro F1 is the mean over intergenic, CDS+ and CDS-. Rows of other contenders and
+seeds that FOLDER/annotation.json has stay in it.
 """
 
 import argparse
@@ -307,7 +308,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     data = open_data()
-    results = {"machine": describe_machine(), "train_seconds": arguments.seconds, "rows": []}
+    file = arguments.out / "annotation.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
     for name in arguments.contenders or contenders:
         for seed in arguments.seeds if name in TRAINED else [0]:
             if name in TRAINED:
@@ -315,10 +317,11 @@ def main() -> None:
             else:
                 predict, facts = {"grammar": grammar_alone, "markov": markov}[name](data)
             row = {"contender": name, "seed": seed, **facts, **evaluate(data, predict)}
-            results["rows"].append(row)
+            rows = [one for one in rows if (one["contender"], one["seed"]) != (name, seed)] + [row]
             print(_line(name, row), flush=True)
             arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "annotation.json").write_text(json.dumps(results, indent=1) + "\n")
+            results = {"machine": describe_machine(), "rows": rows}
+            file.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,8 @@ def test_windows_of_a_long_record_give_nearly_what_one_pass_gives(
         command = ["dna", "annotate", "predict", annotation_run, genome, "--out", tmp_path / name]
         assert run_command(*command, *options).code == 0
         track = pybigtools.open(str(tmp_path / name / "tracks" / "intergenic.bw"))
-        found.append(np.concatenate([track.values(f"rec{record}", fillna=0) for record in range(NUM_RECORDS)]))
+        values = [track.values(f"rec{record}", fillna=0) for record in range(NUM_RECORDS)]
+        found.append(np.concatenate(values))
     assert np.isfinite(found[1]).all()
     assert np.median(np.abs(found[0] - found[1])) < 0.05
 
