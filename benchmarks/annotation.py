@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -250,8 +250,12 @@ def markov(data: Data) -> tuple[Predict, dict]:
     return predict, facts
 
 
-def evaluate(data: Data, predict: Predict) -> dict[str, Any]:
-    """Predicts the test sequence whole, decodes it, and scores both."""
+def evaluate(data: Data, predict: Predict, *, is_trained: bool) -> dict[str, Any]:
+    """Predicts the test sequence whole, decodes it, and scores both.
+
+    The evidence of neighbouring bases adds up for the contenders that are not trained, as in `Grammar` it does
+    not for the others.
+    """
     from reformer.genomics.annotate_command import final_labels
     from reformer.genomics.annotation_metrics import ClassCounts, gene_scores
     from reformer.genomics.base_encoding import LETTER_OF_TOKEN
@@ -262,7 +266,8 @@ def evaluate(data: Data, predict: Predict) -> dict[str, Any]:
     start = time.process_time()
     probabilities = predict(test.array.tokens)
     predicted = time.process_time()
-    decoder = GeneDecoder(settings.scheme, settings.grammar)
+    grammar = settings.grammar if is_trained else replace(settings.grammar, evidence=1.0)
+    decoder = GeneDecoder(settings.scheme, grammar)
     decoder.feed(np.asarray(test.array.tokens).tobytes().translate(LETTER_OF_TOKEN), probabilities)
     calls = decoder.finish()
     decoded = time.process_time()
@@ -316,7 +321,12 @@ def main() -> None:
                 predict, facts = train(TRAINED[name], data, arguments.seconds, seed)
             else:
                 predict, facts = {"grammar": grammar_alone, "markov": markov}[name](data)
-            row = {"contender": name, "seed": seed, **facts, **evaluate(data, predict)}
+            row = {
+                "contender": name,
+                "seed": seed,
+                **facts,
+                **evaluate(data, predict, is_trained=name in TRAINED),
+            }
             rows = [one for one in rows if (one["contender"], one["seed"]) != (name, seed)] + [row]
             print(_line(name, row), flush=True)
             arguments.out.mkdir(parents=True, exist_ok=True)

@@ -38,14 +38,14 @@ def data(tmp_path, monkeypatch):
 def test_a_contender_trains_and_is_scored(data, name):
     predict, facts = train(TRAINED[name], data, 0.05, seed=0)
     assert facts["steps"] >= 1
-    row = evaluate(data, predict)
+    row = evaluate(data, predict, is_trained=True)
     assert row["likeliest"]["classes"]["intergenic"]["true"] == len(data.test.array) - 4 * 126
     assert 0 <= row["decoded"]["macro_f1"] <= 1
 
 
 def test_markov_chains_find_what_codons_tell(data):
     predict, _ = markov(data)
-    scores = evaluate(data, predict)
+    scores = evaluate(data, predict, is_trained=False)
     assert scores["genes"]["exact stop"]["recall"] > 0.7
     tokens = np.asarray(data.test.array.tokens)
     other = predict(reverse_complement(tokens))[::-1][:, data.settings.scheme.other_strand]

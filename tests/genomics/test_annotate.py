@@ -54,7 +54,7 @@ def genome(tmp_path):
 
 def oracle_and_truth(array, tmp_path):
     """Legal genes of random probabilities serve as the truth."""
-    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1)
+    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1, evidence=1.0)
     generator = np.random.default_rng(1)
     source = Oracle(grammar, [])
     source.probabilities = lambda tokens, both_strands: generator.dirichlet(
@@ -64,7 +64,7 @@ def oracle_and_truth(array, tmp_path):
     genes = called_genes(annotate_genome(source, array, tmp_path / "truth", tracks=False))
     labels = label_bases(SCHEME, genes, {r.name: r.length for r in array.records})
     records = [(array.window(r.start, r.length).tobytes(), labels[r.name]) for r in array.records]
-    return Oracle(Grammar(min_intron=30, gene_cost=0.0, intron_cost=0.0), records), genes
+    return Oracle(Grammar(min_intron=30, gene_cost=0.0, intron_cost=0.0, evidence=1.0), records), genes
 
 
 @pytest.mark.parametrize("windows", [Windows(), Windows(500, 40)])

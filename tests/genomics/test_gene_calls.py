@@ -10,7 +10,7 @@ from reformer.genomics.genes import spliced
 from reformer.genomics.grammar import Grammar
 
 SCHEME = ClassScheme(kinds=("CDS", "intron"))
-TIGHT = Grammar(min_intron=4, gene_cost=1.0, intron_cost=0.5)
+TIGHT = Grammar(min_intron=4, gene_cost=1.0, intron_cost=0.5, evidence=1.0)
 
 
 def call(letters, probabilities, grammar=TIGHT, scheme=SCHEME, blocks=()):
@@ -46,8 +46,8 @@ def legal_genes(letters, grammar):
 
 def best_path(letters, probabilities, grammar):
     """The score and genes of the best legal path, by trying every gene at every place."""
-    logs = np.log(np.maximum(probabilities, 1e-6))
-    no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6))
+    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6))
+    no_gene = grammar.evidence * np.log(np.maximum(probabilities[:, 0], 1e-6))
     n = len(letters)
     genes = [("+", exons) for exons in legal_genes(letters, grammar)]
     genes += [
@@ -72,6 +72,16 @@ def best_path(letters, probabilities, grammar):
             options.append((before[0] + score(strand, exons), [*before[1], (strand, exons)]))
         best.append(max(options, key=lambda option: option[0]))
     return best[-1], len(genes)
+
+
+def test_evidence_weighs_probabilities_against_costs():
+    generator = np.random.default_rng(3)
+    letters = "".join(generator.choice(list("ACGT"), 60))
+    probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.3), len(letters))
+    for evidence in (1.0, 0.3, 0.1):
+        grammar = Grammar(min_intron=4, gene_cost=0.2, intron_cost=0.1, evidence=evidence)
+        (_, genes), _ = best_path(letters, probabilities, grammar)
+        assert [(gene.strand, gene.exons) for gene in call(letters, probabilities, grammar)] == genes
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -111,7 +121,7 @@ def random_case():
 
 def test_every_called_gene_is_legal(random_case):
     letters, probabilities = random_case
-    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1)
+    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1, evidence=1.0)
     genes = call(letters, probabilities, grammar)
     assert len(genes) > 50
     assert any(len(gene.exons) > 1 for gene in genes)

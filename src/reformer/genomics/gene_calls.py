@@ -32,7 +32,7 @@ class CalledGene:
     Attributes:
         strand: "+" or "-".
         exons: coding exons [start, end) from left to right, the stop codon among them.
-        score: nats by which the gene is likelier than no gene there, by the model's probabilities.
+        score: nats that the gene brings in over no gene there, its costs paid (see `Grammar`).
     """
 
     strand: Strand
@@ -67,7 +67,7 @@ class GeneDecoder:
     def __init__(self, scheme: ClassScheme, grammar: Grammar) -> None:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
-        self._scheme = scheme
+        self._scheme, self._evidence = scheme, grammar.evidence
         self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
         self._search = GeneSearch(self._rules, grammar.min_intron)
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
@@ -87,6 +87,7 @@ class GeneDecoder:
         for start in range(0, len(letters), _BASES_PER_BLOCK):
             block = slice(start, start + _BASES_PER_BLOCK)
             scores = state_scores(self._scheme, probabilities[block], self._first + len(self._codes))
+            scores *= self._evidence
             self._codes = np.concatenate([self._codes, base_codes(letters[block])])
             self._sums = np.concatenate([self._sums, self._sums[-1] + np.cumsum(scores, axis=0)])
             self._visit(self._first + len(self._codes) - _AROUND)
