@@ -253,8 +253,8 @@ def markov(data: Data) -> tuple[Predict, dict]:
 def evaluate(data: Data, predict: Predict, *, is_trained: bool) -> dict[str, Any]:
     """Predicts the test sequence whole, decodes it, and scores both.
 
-    The evidence of neighbouring bases adds up for the contenders that are not trained, as in `Grammar` it does
-    not for the others.
+    The evidence of neighbouring bases adds up for contenders that are not trained, and does not for the
+    others (see `Grammar`).
     """
     from reformer.genomics.annotate_command import final_labels
     from reformer.genomics.annotation_metrics import ClassCounts, gene_scores
