@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,14 @@ from reformer.layers.randomness import derive
 if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
     from reformer.training.recipe import Stage
+
+
+class Span(NamedTuple):
+    """Tokens of a token array that are a sequence to train on, read as the other strand has them or not."""
+
+    start: int
+    length: int
+    is_other_strand: bool
 
 
 class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
@@ -72,28 +80,36 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
 
     def length(self, step: int) -> int:
         """Tokens per sequence in optimizer step `step`, counted from 1 (of its first batch)."""
-        return len(self._windows((step - 1) * self._items_per_step)[0])
+        return self.spans((step - 1) * self._items_per_step)[0].length
 
-    def _windows(self, index: int) -> list[npt.NDArray[np.uint8]]:
-        """The sequences of item `index`, views of the mapped array but for those of the other strand."""
+    def spans(self, index: int) -> list[Span]:
+        """Where the sequences of item `index` are, and how they are read."""
         stage = int(np.searchsorted(self._first_items, index, side="right")) - 1
         sampler, batch_size = self._samplers[stage], self._stages[stage].batch_size
         first = int(self._first_windows[stage] + (index - self._first_items[stage]) * batch_size)
         numbers = range(first, first + batch_size)
-        if self._stages[stage].length == "full":
-            windows = [self._record_at(sampler.start(number)) for number in numbers]
-        else:
-            windows = [sampler.window(number) for number in numbers]
-        return [
-            reverse_complement(window) if self._other_strand and derive(self._seed, number) % 2 else window
-            for window, number in zip(windows, numbers, strict=True)
-        ]
+        spans = []
+        for number in numbers:
+            start, length = sampler.start(number), sampler.length
+            if self._stages[stage].length == "full":
+                start, length = self._record_at(start)
+            is_other = self._other_strand and derive(self._seed, number) % 2 == 1
+            spans.append(Span(start, length, is_other))
+        return spans
 
-    def _record_at(self, position: int) -> npt.NDArray[np.uint8]:
-        """The record that a token of the array belongs to."""
+    def _windows(self, index: int) -> list[npt.NDArray[np.uint8]]:
+        """The sequences of item `index`, views of the mapped array but for those of the other strand."""
+        windows = []
+        for start, length, is_other_strand in self.spans(index):
+            window = self._array.window(start, length)
+            windows.append(reverse_complement(window) if is_other_strand else window)
+        return windows
+
+    def _record_at(self, position: int) -> tuple[int, int]:
+        """Start and length of the record that a token of the array belongs to."""
         records = self._array.records
         record = int(np.searchsorted(records.starts, position, side="right")) - 1
-        return self._array.window(int(records.starts[record]), int(records.lengths[record]))
+        return int(records.starts[record]), int(records.lengths[record])
 
     def _tokens_of_steps(self) -> npt.NDArray[np.int64]:
         """Tokens of every optimizer step, all processes."""
@@ -101,7 +117,7 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         for stage, first_item in zip(self._stages, self._first_items, strict=False):
             if stage.length == "full" and len(self._array.records) > 1:
                 items = range(int(first_item), int(first_item) + stage.steps * self._items_per_step)
-                lengths = [sum(map(len, self._windows(item))) for item in items]
+                lengths = [sum(span.length for span in self.spans(item)) for item in items]
                 tokens.append(np.reshape(lengths, (stage.steps, self._items_per_step)).sum(axis=1))
             else:
                 length = len(self._array) if stage.length == "full" else stage.length

@@ -119,9 +119,9 @@ def _tensor_lines(header: dict[str, TensorEntry]) -> Lines:
 
 
 def _inspect_run(folder: Path) -> Lines:
-    from reformer.training.recipe import load_sections
+    from reformer.training.recipe import AnyRecipe, load_sections
 
-    recipe = load_sections(folder / RECIPE_FILE)
+    recipe = load_sections(folder / RECIPE_FILE, kind=AnyRecipe)
     steps = checkpoint_steps(folder / CHECKPOINTS)
     is_finished = (folder / MODEL / CONFIG_FILE).exists()
     lines = [

@@ -10,9 +10,9 @@ from reformer.training.json_file import read_json
 from reformer.training.safetensors_header import TensorEntry, read_safetensors_header
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reformer.models.auto import ReformerForCausalLM
+    from reformer.models.auto import ReformerForCausalLM, ReformerForMaskedLM
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -67,45 +67,74 @@ def load_model(path: Path, device: str = "auto") -> tuple[ReformerForCausalLM, P
 
     Raises:
         UserError: for a missing, damaged or foreign file, a weight that is not finite, a tokenizer that does
-            not fit the model, and a device that is not there.
+            not fit the model, a model of another kind, and a device that is not there.
     """
-    from transformers.utils import logging
+    return _load(path, device, ("ReformerForCausalLM",))
 
-    from reformer.models.auto import ReformerConfig, ReformerForCausalLM
 
+def load_language_model(
+    path: Path, device: str = "auto"
+) -> tuple[ReformerForCausalLM | ReformerForMaskedLM, PreTrainedTokenizerBase]:
+    """Loads a causal or a masked model; see `load_model`. Which it is, `model.config.is_decoder` says."""
+    return _load(path, device, ("ReformerForCausalLM", "ReformerForMaskedLM"))
+
+
+def _load(path: Path, device: str, kinds: tuple[str, ...]) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A model of one of some kinds, and its tokenizer."""
     folder = find_model_folder(path)
     torch_device = resolve_device(device)
-    config = read_model_config(folder)
-    if config.get("model_type") != ReformerConfig.model_type:
-        hint = "; `reformer convert` makes one of it" if config.get("model_type") == "reformer" else ""
-        raise UserError(
-            f"{folder / CONFIG_FILE}: expected model_type {ReformerConfig.model_type!r}, "
-            f"got {config.get('model_type')!r}{hint}"
-        )
-    read_model_header(folder)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        loaded: Any = ReformerForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    model: ReformerForCausalLM = loaded[0]
-    for problem in ("missing_keys", "unexpected_keys"):
-        if names := sorted(loaded[1][problem]):
-            kind = problem.removesuffix("_keys")
-            raise UserError(
-                f"{folder / WEIGHTS_FILE}: {len(names)} {kind} tensor(s), the first is {names[0]}"
-            )
-    _check_finite(model, folder)
+    model = load_without_tokenizer(folder, kinds)
     tokenizer = _load_tokenizer(folder)
     if len(tokenizer) != model.config.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}"
         )
-    model.to(torch_device)  # type: ignore[arg-type]
-    return model.eval(), tokenizer
+    return model.to(torch_device).eval(), tokenizer
+
+
+def load_without_tokenizer(folder: Path, kinds: tuple[str, ...]) -> Any:
+    """Loads a model on the CPU.
+
+    Args:
+        folder: the model's own.
+        kinds: classes in `reformer.models.auto`, of which it must be one; the first where the folder does not
+            say what it is.
+
+    Raises:
+        UserError: for a missing, damaged or foreign file, a weight that is not finite, a model of another
+            kind.
+    """
+    from transformers.utils import logging
+
+    from reformer.models import auto
+
+    config = read_model_config(folder)
+    if config.get("model_type") != auto.ReformerConfig.model_type:
+        hint = "; `reformer convert` makes one of it" if config.get("model_type") == "reformer" else ""
+        raise UserError(
+            f"{folder / CONFIG_FILE}: expected model_type {auto.ReformerConfig.model_type!r}, "
+            f"got {config.get('model_type')!r}{hint}"
+        )
+    (kind,) = (config.get("architectures") or kinds)[:1]
+    if kind not in kinds:
+        raise UserError(f"{folder / CONFIG_FILE}: expected {' or '.join(kinds)}, got {kind}")
+    read_model_header(folder)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        model, loading = getattr(auto, kind).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    for problem in ("missing_keys", "unexpected_keys"):
+        if names := sorted(loading[problem]):
+            which = problem.removesuffix("_keys")
+            raise UserError(
+                f"{folder / WEIGHTS_FILE}: {len(names)} {which} tensor(s), the first is {names[0]}"
+            )
+    _check_finite(model, folder)
+    return model
 
 
 def resolve_device(device: str) -> str:
@@ -139,7 +168,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     )
 
 
-def _check_finite(model: ReformerForCausalLM, folder: Path) -> None:
+def _check_finite(model: PreTrainedModel, folder: Path) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
@@ -37,11 +37,13 @@ _NOT_IN_RECIPE = frozenset({"vocab_size", "pad_token_id", "bos_token_id", "eos_t
 """Fields of the configuration that the tokenizer and the task determine."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A section of a recipe: unknown keys are errors, and so are values of another type."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """Where the sequences are.
 
     Attributes:
@@ -61,7 +63,7 @@ class DataSection(_Section):
     cache_dir: FilePath | None = None
 
 
-class Stage(_Section):
+class Stage(Section):
     """A stretch of training at one sequence length.
 
     Attributes:
@@ -81,7 +83,7 @@ class Stage(_Section):
         return self
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """How the model is trained.
 
     Attributes:
@@ -125,7 +127,7 @@ class TrainingSection(_Section):
         return sum(stage.steps for stage in self.lengths)
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A checked recipe.
 
     Attributes:
@@ -134,6 +136,9 @@ class Recipe(_Section):
         training: how the model is trained.
         output_dir: the run folder.
     """
+
+    is_decoder: ClassVar[bool] = True
+    """Whether the model is causal; a recipe for another task says no."""
 
     data: DataSection
     model: dict[str, Any] = {}
@@ -148,12 +153,17 @@ class Recipe(_Section):
         return self._file.error(path, f"{key}: {message}")
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    path: Path,
+    overrides: Sequence[str] = (),
+    kind: type[Recipe] = Recipe,
+) -> Recipe:
     """Reads and checks a recipe.
 
     Args:
         path: the YAML file.
         overrides: `dotted.key=value` strings laid over the file.
+        kind: the class of the recipe, which may have sections of its own.
 
     Returns:
         The recipe, its paths absolute and every field of the model filled in.
@@ -162,32 +172,42 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         UserError: one line with the place and what was expected there.
         OSError: when the file cannot be read.
     """
-    recipe = load_sections(path, overrides)
-    recipe.model = _checked_model_fields(recipe._file, recipe.model)
-    recipe.output_dir = _absolute(recipe.output_dir)
-    recipe.data.train = [_absolute(name) for name in recipe.data.train]
-    recipe.data.eval = {name: [_absolute(file) for file in files] for name, files in recipe.data.eval.items()}
+    recipe = load_sections(path, overrides, kind)
+    recipe.model = _checked_model_fields(recipe)
+    recipe.output_dir = absolute(recipe.output_dir)
+    recipe.data.train = [absolute(name) for name in recipe.data.train]
+    recipe.data.eval = {name: [absolute(file) for file in files] for name, files in recipe.data.eval.items()}
     if recipe.data.cache_dir is not None:
-        recipe.data.cache_dir = _absolute(recipe.data.cache_dir)
+        recipe.data.cache_dir = absolute(recipe.data.cache_dir)
     return recipe
 
 
-def load_sections(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_sections(
+    path: Path,
+    overrides: Sequence[str] = (),
+    kind: type[Recipe] = Recipe,
+) -> Recipe:
     """Reads a recipe as it stands: its paths are not made absolute, its model section is not checked.
 
     That needs no transformers. Arguments and errors are those of `load_recipe`.
     """
     file = read_recipe_file(path, overrides)
     try:
-        recipe = Recipe.model_validate(file.values)
+        recipe = kind.model_validate(file.values)
     except ValidationError as error:
-        raise first_error(file, (), file.values, error.errors(), _recipe_keys()) from error
+        raise first_error(file, (), file.values, error.errors(), _recipe_keys(kind)) from error
     recipe._file = file
     for name in recipe.data.eval:
         if not name.strip() or not name.isprintable() or "/" in name:
             message = f"data.eval: expected a printable name without /, got {name!r}"
             raise file.error(("data", "eval", name), message)
     return recipe
+
+
+class AnyRecipe(Recipe):
+    """A recipe of whichever task: sections that a task has of its own are passed over."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -216,7 +236,8 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
+    """A path that means the same in any folder, `~` written out."""
     return os.path.abspath(os.path.expanduser(name))
 
 
@@ -235,20 +256,21 @@ def _model_fields() -> dict[str, Any]:
     return {name: kind for name, kind in fields.items() if name not in _NOT_IN_RECIPE}
 
 
-def _checked_model_fields(file: RecipeFile, values: dict[str, Any]) -> dict[str, Any]:
+def _checked_model_fields(recipe: Recipe) -> dict[str, Any]:
     """The fields that the recipe gives, completed by the defaults of `ReformerConfig`."""
     from reformer.models.auto import ReformerConfig
 
+    file, values = recipe._file, recipe.model
     fields = _model_fields()
     definitions: dict[str, Any] = {name: (kind, None) for name, kind in fields.items()}
-    shape = create_model("model", __base__=_Section, **definitions)
+    shape = create_model("model", __base__=Section, **definitions)
     try:
         shape.model_validate(values)
     except ValidationError as error:
         keys = [f"model.{name}" for name in fields]
         raise first_error(file, ("model",), values, error.errors(), keys) from error
     try:
-        config = ReformerConfig(**values, is_decoder=True)
+        config = ReformerConfig(**values, is_decoder=recipe.is_decoder)
     except (ValueError, TypeError) as error:
         message = " ".join(str(error).split())
         named = next((name for name in values if name in message), None)
@@ -257,9 +279,13 @@ def _checked_model_fields(file: RecipeFile, values: dict[str, Any]) -> dict[str,
     return {name: resolved[name] for name in fields if name in resolved}
 
 
-def _recipe_keys() -> list[str]:
+def _recipe_keys(kind: type[Recipe]) -> list[str]:
     """Every dotted key that a recipe can have, outside the model section."""
-    sections: dict[str, type[_Section]] = {"data": DataSection, "training": TrainingSection}
-    keys = [*sections, "model", "output_dir"]
+    sections = {
+        name: field.annotation
+        for name, field in kind.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+    keys = [*kind.model_fields]
     keys += [f"{name}.{key}" for name, section in sections.items() for key in section.model_fields]
     return keys + [f"training.lengths.{key}" for key in Stage.model_fields]

@@ -24,35 +24,37 @@ Points = Sequence[tuple[float, float]]
 
 _SERIES = ("series-1", "series-2", "series-3", "series-4")
 _MARKERS: tuple[tuple[str, Mark], ...] = (("s", "square"), ("^", "triangle"), ("D", "diamond"))
-_STAND_IN = {
+STAND_IN = {
     name: f"#0000{number:02x}" for number, name in enumerate(("ink", "muted", "rule", *_SERIES), start=1)
 }
+"""The colours to draw with: name in the page's palette -> what stands in for it."""
+
 _SIZE_INCHES = (5.2, 3.2)
 _MAX_LENGTH_MARKS = 12
 
 _RC: dict[Any, Any] = {
     "axes.axisbelow": True,
-    "axes.edgecolor": _STAND_IN["muted"],
+    "axes.edgecolor": STAND_IN["muted"],
     "axes.grid": True,
-    "axes.labelcolor": _STAND_IN["ink"],
+    "axes.labelcolor": STAND_IN["ink"],
     "axes.labelsize": 10,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
     "font.family": "sans-serif",
     "font.size": 10,
-    "grid.color": _STAND_IN["rule"],
+    "grid.color": STAND_IN["rule"],
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
     "svg.hashsalt": "reformer",
-    "text.color": _STAND_IN["ink"],
+    "text.color": STAND_IN["ink"],
     "text.parse_math": False,
-    "xtick.color": _STAND_IN["muted"],
-    "xtick.labelcolor": _STAND_IN["ink"],
+    "xtick.color": STAND_IN["muted"],
+    "xtick.labelcolor": STAND_IN["ink"],
     "xtick.labelsize": 9,
-    "ytick.color": _STAND_IN["muted"],
-    "ytick.labelcolor": _STAND_IN["ink"],
+    "ytick.color": STAND_IN["muted"],
+    "ytick.labelcolor": STAND_IN["ink"],
     "ytick.labelsize": 9,
 }
 
@@ -79,7 +81,7 @@ def loss_curve(steps: Sequence[TrainingStep], evaluations: dict[str, list[Evalua
         _steps(axes)
         axes.set_ylabel("loss (nats per token)")
 
-    return _svg("loss", "Loss over the steps of training", draw), legend
+    return svg("loss", "Loss over the steps of training", draw), legend
 
 
 def baselines(name: str, bits: dict[str, float], model: Evaluation | None, colour: str) -> Plot:
@@ -91,20 +93,20 @@ def baselines(name: str, bits: dict[str, float], model: Evaluation | None, colou
 
     def draw(axes: "Axes") -> None:
         rows = range(len(bits))
-        axes.plot(list(bits.values()), rows, "o", color=_STAND_IN["muted"], markersize=6)
+        axes.plot(list(bits.values()), rows, "o", color=STAND_IN["muted"], markersize=6)
         for row, value in zip(rows, bits.values(), strict=True):
             axes.annotate(
                 f"{value:.3f}", (value, row), (0, 5), textcoords="offset points", ha="center", size=8
             )
         if model is not None:
-            axes.axvline(model.bits, color=_STAND_IN[colour])
+            axes.axvline(model.bits, color=STAND_IN[colour])
         axes.set_yticks(rows, labels=list(bits))
         axes.set_ylim(len(bits) - 0.5, -0.8)
         axes.margins(x=0.1)
         axes.grid(visible=False, axis="x")
         axes.set_xlabel(f"{unit} (less is better)")
 
-    return _svg(f"baselines-{_slug(name)}", f"{unit} on {name}", draw), legend
+    return svg(f"baselines-{_slug(name)}", f"{unit} on {name}", draw), legend
 
 
 def bits_by_position(
@@ -120,16 +122,16 @@ def bits_by_position(
             ]
             edges = [min(1.0, bins[0][0] / 2), *(bound for bound, _ in bins)]
             axes.stairs(
-                [bits for _, bits in bins], edges, baseline=None, color=_STAND_IN[colour], linewidth=1.8
+                [bits for _, bits in bins], edges, baseline=None, color=STAND_IN[colour], linewidth=1.8
             )
             legend.append(LegendEntry(name, colour))
             if name in best_baselines:
-                axes.axhline(best_baselines[name], color=_STAND_IN[colour], linewidth=1.2, dashes=(5, 3))
+                axes.axhline(best_baselines[name], color=STAND_IN[colour], linewidth=1.2, dashes=(5, 3))
                 legend.append(LegendEntry("best baseline", colour, "dashed"))
         _log_tokens(axes, "tokens before the predicted one")
         axes.set_ylabel("bits per token")
 
-    return _svg("positions", "Bits per token by position in the context", draw), legend
+    return svg("positions", "Bits per token by position in the context", draw), legend
 
 
 def memory_per_token(memory: MemoryUse) -> Plot:
@@ -152,7 +154,7 @@ def memory_per_token(memory: MemoryUse) -> Plot:
         _log_tokens(axes, "sequence length (tokens)")
         axes.set_ylabel("memory per token")
 
-    return _svg("memory", "Memory per token against the sequence length", draw), legend
+    return svg("memory", "Memory per token against the sequence length", draw), legend
 
 
 def over_steps(name: str, label: str, points: Points, write: Callable[[float], str]) -> Plot:
@@ -165,7 +167,7 @@ def over_steps(name: str, label: str, points: Points, write: Callable[[float], s
         _steps(axes)
         axes.set_ylabel(label)
 
-    return _svg(name, f"{label} over the steps", draw), []
+    return svg(name, f"{label} over the steps", draw), []
 
 
 def other_colour(number: int) -> str:
@@ -207,7 +209,7 @@ def memory_points(memory: MemoryUse) -> list[tuple[int, int]]:
 def _line(axes: "Axes", points: Points, colour: str, **style: Any) -> None:
     if len(points) == 1:
         style.setdefault("marker", "o")
-    axes.plot([x for x, _ in points], [y for _, y in points], color=_STAND_IN[colour], **style)
+    axes.plot([x for x, _ in points], [y for _, y in points], color=STAND_IN[colour], **style)
 
 
 def _steps(axes: "Axes") -> None:
@@ -231,7 +233,7 @@ def _log_tokens(axes: "Axes", label: str) -> None:
 
 
 def _mark_length(axes: "Axes", step: int, length: int) -> None:
-    axes.axvline(step, color=_STAND_IN["muted"], linewidth=0.8, dashes=(2, 2))
+    axes.axvline(step, color=STAND_IN["muted"], linewidth=0.8, dashes=(2, 2))
     axes.annotate(
         format_count(length),
         (step, 1),
@@ -243,7 +245,7 @@ def _mark_length(axes: "Axes", step: int, length: int) -> None:
         va="bottom",
         rotation_mode="anchor",
         size=8,
-        color=_STAND_IN["muted"],
+        color=STAND_IN["muted"],
     )
 
 
@@ -251,8 +253,17 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def _svg(name: str, label: str, draw: Callable[["Axes"], None]) -> str:
-    """Draw a figure, the same bytes every time, and return it as an SVG element with ids of its own."""
+def svg(
+    name: str, label: str, draw: Callable[["Axes"], None], size: tuple[float, float] = _SIZE_INCHES
+) -> str:
+    """Draw a figure, the same bytes every time, and return it as an SVG element with ids of its own.
+
+    Args:
+        name: begins its ids.
+        label: what a screen reader says.
+        draw: draws into axes, in the colours of `STAND_IN`.
+        size: inches.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -261,7 +272,7 @@ def _svg(name: str, label: str, draw: Callable[["Axes"], None]) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)
-        figure = Figure(figsize=_SIZE_INCHES)
+        figure = Figure(figsize=size)
         draw(figure.add_subplot())
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -289,7 +300,7 @@ def _attribute(key: str, value: str, name: str) -> str:
     if key == "href":
         return f"#{name}-{value[1:]}"
     value = value.replace("url(#", f"url(#{name}-")
-    for colour, stand_in in _STAND_IN.items():
+    for colour, stand_in in STAND_IN.items():
         value = value.replace(stand_in, f"var(--{colour})")
     return value
 

@@ -7,7 +7,7 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
@@ -31,10 +31,8 @@ from reformer.training.run_folder import (
 from reformer.training.run_start import check_run_folder, write_run_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-    from reformer.data.tokens import TokenArray
-    from reformer.models.auto import ReformerForCausalLM
     from reformer.training.batches import TrainingBatches
     from reformer.training.trainer import ReformerTrainer
 
@@ -56,7 +54,83 @@ class RunResult:
     report: Path | None
 
 
-def train(recipe: Recipe, *, resume: bool = False, console: Console | None = None) -> RunResult:
+class Task(Protocol):
+    """What one kind of run does in its own way: its data, its model, and how that is trained on them.
+
+    Attributes:
+        command: the command that runs it, without the recipe.
+    """
+
+    command: str
+
+    def open_data(self, recipe: Recipe) -> RunData:
+        """Opens the data of a run; raises UserError for what is wrong with them."""
+
+    def build_model(self, recipe: Recipe, data: RunData) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """A new model, whose weights follow from the recipe's seed, with the tokenizer of the data."""
+
+    def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> TrainingBatches:
+        """The batches of the run."""
+
+    def trainer(
+        self,
+        data: RunData,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        arguments: TrainingArguments,
+        checkpoints: Path,
+        batches: TrainingBatches,
+        **options: Any,
+    ) -> ReformerTrainer:
+        """A trainer of the arguments of `ReformerTrainer` but for the held-out data."""
+
+
+class LanguageModelling:
+    """A causal model that predicts the next token."""
+
+    command = "reformer train"
+
+    def open_data(self, recipe: Recipe) -> RunData:
+        """Opens the sequences."""
+        return RunData.open(recipe)
+
+    def build_model(self, recipe: Recipe, data: RunData) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """A new `ReformerForCausalLM`."""
+        from reformer.data.tokenizers import tokenizer_for
+        from reformer.models.auto import ReformerForCausalLM
+
+        tokenizer = tokenizer_for(data.train)
+        ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+        return new_model(ReformerForCausalLM, recipe, vocab_size=len(tokenizer), **ids), tokenizer
+
+    def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> TrainingBatches:
+        """Windows and records of the training data."""
+        from reformer.training.batches import TrainingBatches
+
+        training, other_strand = recipe.training, recipe.data.reverse_complement
+        return TrainingBatches(
+            data.train, training.lengths, training.seed, items_per_step, other_strand=other_strand
+        )
+
+    def trainer(
+        self,
+        data: RunData,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        arguments: TrainingArguments,
+        checkpoints: Path,
+        batches: TrainingBatches,
+        **options: Any,
+    ) -> ReformerTrainer:
+        """A trainer that evaluates in bits per token."""
+        from reformer.training.trainer import ReformerTrainer
+
+        return ReformerTrainer(model, tokenizer, arguments, checkpoints, batches, data.held_out, **options)
+
+
+def train(
+    recipe: Recipe, *, resume: bool = False, console: Console | None = None, task: Task | None = None
+) -> RunResult:
     """Trains a model as a recipe says and leaves a run folder.
 
     The folder has `recipe.yaml` (resolved), `data.json` and `machine.json`, `metrics.jsonl`, `tensorboard/`,
@@ -68,22 +142,23 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         recipe: the recipe.
         resume: go on from the latest checkpoint of the run folder.
         console: where progress is shown; standard error by default.
+        task: language modelling by default.
 
     Raises:
         UserError: one line, for whatever is wrong with the recipe, the data or the run folder, and for a
             loss that is not finite.
         OSError: when the run folder cannot be written.
     """
-    console = console or Console(stderr=True)
+    console, task = console or Console(stderr=True), task or LanguageModelling()
     folder = Path(recipe.output_dir)
     check_run_folder(folder, recipe, resume)
     use_cpu = _resolve_device(recipe) == "cpu"
-    data = RunData.open(recipe)
+    data = task.open_data(recipe)
     if resume:
         check_same_data(folder, data)
     if recipe.data.reverse_complement and data.train.tokenizer_name != "nucleotide":
         raise recipe.error("data.reverse_complement", f"the data are {data.train.tokenizer_name} tokens")
-    model, tokenizer = _build_model(recipe, data.train)
+    model, tokenizer = task.build_model(recipe, data)
     if recipe.training.compile:
         _compile(recipe, model, use_cpu)
 
@@ -96,7 +171,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
         if is_main:
             write_run_files(folder, recipe, data)
         interruption = stack.enter_context(Interruption.watch())
-        trainer = _trainer(recipe, data, model, tokenizer, arguments, console, stack, interruption)
+        trainer = _trainer(task, recipe, data, model, tokenizer, arguments, console, stack, interruption)
         checkpoint = latest_checkpoint(folder / CHECKPOINTS)
         if is_main:
             _announce(console, recipe, data, model, arguments.device, checkpoint)
@@ -105,7 +180,7 @@ def train(recipe: Recipe, *, resume: bool = False, console: Console | None = Non
     if trainer.interrupted:
         if is_main:
             _say(console, f"interrupted after step {step:,}; go on with:")
-            _say(console, f"  reformer train {folder / RECIPE_FILE} --resume")
+            _say(console, f"  {task.command} {folder / RECIPE_FILE} --resume")
         return RunResult(folder, step, True, None)
     report = _finish(folder, trainer, console) if is_main else None
     return RunResult(folder, step, False, report)
@@ -118,33 +193,33 @@ def _resolve_device(recipe: Recipe) -> str:
         raise recipe.error("training.device", str(error)) from error
 
 
-def _build_model(recipe: Recipe, train: TokenArray) -> tuple[ReformerForCausalLM, PreTrainedTokenizerBase]:
-    """A new model with the tokenizer of the data; its weights follow from the seed."""
+def new_model(kind: type[Any], recipe: Recipe, **fields: Any) -> Any:
+    """A new model of a class of ours.
+
+    Args:
+        kind: the class.
+        recipe: has the seed, from which the weights follow, and fields of the configuration.
+        fields: those that the data and the task determine.
+
+    Raises:
+        UserError: the fields do not make a model.
+    """
     from transformers import set_seed
     from transformers.utils import logging
 
-    from reformer.data.tokenizers import tokenizer_for
-    from reformer.models.auto import ReformerConfig, ReformerForCausalLM
+    from reformer.models.auto import ReformerConfig
 
     logging.disable_progress_bar()
-    tokenizer = tokenizer_for(train)
     try:
-        config = ReformerConfig(
-            **recipe.model,
-            is_decoder=True,
-            vocab_size=len(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+        config = ReformerConfig(**recipe.model, is_decoder=recipe.is_decoder, **fields)
         set_seed(recipe.training.seed)
-        model = ReformerForCausalLM(config)
+        return kind(config)
     except (ValueError, TypeError) as error:
         raise recipe.error("model", " ".join(str(error).split())) from error
-    return model, tokenizer
 
 
 def _trainer(
+    task: Task,
     recipe: Recipe,
     data: RunData,
     model: PreTrainedModel,
@@ -156,18 +231,8 @@ def _trainer(
 ) -> ReformerTrainer:
     from transformers import set_seed
 
-    from reformer.training.batches import TrainingBatches
-    from reformer.training.trainer import ReformerTrainer
-
     training = recipe.training
-    items_per_step = training.gradient_accumulation * arguments.world_size
-    batches = TrainingBatches(
-        data.train,
-        training.lengths,
-        training.seed,
-        items_per_step,
-        other_strand=recipe.data.reverse_complement,
-    )
+    batches = task.batches(recipe, data, training.gradient_accumulation * arguments.world_size)
     recorders: list[Recorder] = []
     seconds = 0.0
     if arguments.process_index == 0:
@@ -175,13 +240,13 @@ def _trainer(
         for recorder in recorders:
             stack.callback(recorder.close)
     eval_length = training.eval_length or training.lengths[-1].length
-    trainer = ReformerTrainer(
+    trainer = task.trainer(
+        data,
         model,
         tokenizer,
         arguments,
         Path(recipe.output_dir) / CHECKPOINTS,
         batches,
-        data.held_out,
         eval_length=None if eval_length == "full" else eval_length,
         recorders=recorders,
         seconds_before=seconds,
@@ -191,7 +256,7 @@ def _trainer(
     return trainer
 
 
-def _compile(recipe: Recipe, model: ReformerForCausalLM, use_cpu: bool) -> None:
+def _compile(recipe: Recipe, model: Any, use_cpu: bool) -> None:
     compiler = os.environ.get("CXX") or "g++"
     if use_cpu and shutil.which(compiler) is None:
         raise recipe.error("training.compile", f"needs a C++ compiler on a CPU; {compiler} was not found")

@@ -42,7 +42,7 @@ def check_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         return
     if not has_run:
         raise UserError(f"{folder}: nothing to resume: no run has begun there ({RECIPE_FILE} is missing)")
-    check_resumable(recipe, load_recipe(folder / RECIPE_FILE))
+    check_resumable(recipe, load_recipe(folder / RECIPE_FILE, kind=type(recipe)))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     latest = latest_checkpoint(folder / CHECKPOINTS)
     if latest and (began_with := num_processes(latest)) != processes:

@@ -205,6 +205,10 @@ class ReformerTrainer(Trainer):
             for recorder in self._recorders:
                 recorder.record_evaluation(line)
         metrics["eval_bits_per_token"] = sum(metrics.values()) / len(metrics)
+        return self.evaluated(metrics)
+
+    def evaluated(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Hands the results of an evaluation to the Trainer's callbacks, and returns them."""
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._step_start = time.perf_counter()
         return metrics

@@ -1,0 +1,104 @@
+"""`reformer dna annotate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reformer.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help="Say what each base of a genome is, and where its genes are.")
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RECIPE", help="The recipe, a YAML file; without one, name files.", show_default=False
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over the recipe's.")
+    ] = None,
+    genome: Annotated[
+        list[Path] | None, typer.Option(help="FASTA to train on; may be repeated.", show_default=False)
+    ] = None,
+    genes: Annotated[
+        list[Path] | None,
+        typer.Option(help="Its annotation (GFF3, GTF, GenBank); may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")] = False,
+) -> None:
+    """Train a model on genomes and their annotations, and leave a run folder.
+
+    Either a RECIPE, or --genome, --genes and --out, which are laid over the recipe of the library.
+    """
+    from reformer.genomics.annotation_recipe import load_annotation_recipe
+    from reformer.genomics.annotation_training import AnnotationTask
+    from reformer.training.run import train as train_run
+
+    words = list(overrides or ())
+    if recipe is not None and "=" in str(recipe):  # KEY=VALUE where no recipe is given
+        words.insert(0, str(recipe))
+        recipe = None
+    if recipe is None and not (genome and genes and out):
+        raise UserError("expected a recipe, or --genome, --genes and --out")
+    given = {"data.train": genome, "annotation.train": genes}
+    named = [f"{key}={_yaml_list(files)}" for key, files in given.items() if files]
+    named += [f"output_dir={_yaml_text(out)}"] if out is not None else []
+    loaded = load_annotation_recipe(recipe, named + words)
+    if train_run(loaded, resume=resume, task=AnnotationTask(loaded)).interrupted:
+        raise typer.Exit(130)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
+    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA, plain, BGZF or gzip.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    genes: Annotated[
+        Path | None,
+        typer.Option(help="The true annotation, to score the predicted one.", show_default=False),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="What the report shows, NAME:FIRST-LAST.", show_default=False)
+    ] = None,
+    window: Annotated[int, typer.Option(help="Longest record, in bases, that is read in one pass.")] = 1
+    << 20,
+    overlap: Annotated[
+        int, typer.Option(help="Bases at the inner ends of a window that its neighbours have.")
+    ] = 1 << 14,
+    one_strand: Annotated[
+        bool, typer.Option("--one-strand", help="Read the sequence only, not its reverse complement too.")
+    ] = False,
+    no_tracks: Annotated[bool, typer.Option("--no-tracks", help="Write no bigWig files.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Annotate a genome: genes.gff3, a bigWig per class, report.html; with --genes, scores.json.
+
+    Records are read whole, one after the other; one that is longer than the window, in windows that overlap.
+    """
+    from reformer.genomics.annotate import Windows
+    from reformer.genomics.annotate_command import Options, annotate
+
+    try:
+        windows = Windows(window, overlap)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    options = Options(windows, not one_strand, not no_tracks, region, genes)
+    for line in annotate(model, genome, out, options, device):
+        print(line)
+
+
+def _yaml_list(files: list[Path]) -> str:
+    import json
+
+    return json.dumps([str(file) for file in files])
+
+
+def _yaml_text(path: Path) -> str:
+    import json
+
+    return json.dumps(str(path))

@@ -1,0 +1,100 @@
+"""The recipe of `reformer dna annotate train`: that of any run, and a section about the annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from reformer.genomics.base_encoding import ORF_LENGTHS, BaseEncoding
+from reformer.genomics.classes import RNA_TYPES, ClassScheme, Kind
+from reformer.training.recipe import FilePath, Recipe, Section, absolute, load_recipe
+
+Codon = Annotated[str, Field(pattern="^[ACGT]{3}$")]
+Files = Annotated[list[FilePath], Field(min_length=1)]
+
+
+class AnnotationSection(Section):
+    """What the bases of the sequences are.
+
+    Attributes:
+        train: annotations (GFF3, GTF, GenBank) of the sequences to train on; those without genes are
+            intergenic.
+        eval: annotations of the held-out sequences, by the names that `data.eval` has.
+        kinds: what is told apart, see `ClassScheme`.
+        by_frame: whether coding bases have a class for each frame.
+        rna_types: types of transcripts that are RNA genes.
+        kmer: bases that a token of the model stands for.
+        orf_lengths: lengths of open reading frames that tokens tell apart, see `BaseEncoding`.
+        starts: start codons of these.
+        stops: stop codons of these.
+    """
+
+    train: Files
+    eval: dict[str, Files] = {}
+    kinds: Annotated[list[Kind], Field(min_length=1)] = ["CDS", "RNA", "UTR", "intron"]
+    by_frame: bool = True
+    rna_types: list[str] = list(RNA_TYPES)
+    kmer: Annotated[int, Field(ge=1, le=8)] = 3
+    orf_lengths: list[Annotated[int, Field(ge=6)]] = list(ORF_LENGTHS)
+    starts: list[Codon] = ["ATG"]
+    stops: list[Codon] = ["TAA", "TAG", "TGA"]
+
+
+class AnnotationRecipe(Recipe):
+    """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides."""
+
+    is_decoder: ClassVar[bool] = False
+
+    annotation: AnnotationSection
+
+    @property
+    def scheme(self) -> ClassScheme:
+        """The classes."""
+        section = self.annotation
+        return ClassScheme(tuple(section.kinds), section.by_frame, tuple(section.rna_types))
+
+    @property
+    def encoding(self) -> BaseEncoding:
+        """What the tokens are."""
+        section = self.annotation
+        return BaseEncoding(
+            section.kmer, tuple(section.orf_lengths), tuple(section.starts), tuple(section.stops)
+        )
+
+
+def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> AnnotationRecipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: the YAML file; None for the one that comes with the library, to which the overrides add files.
+        overrides: `dotted.key=value` strings laid over the file.
+
+    Raises:
+        UserError: one line with the place and what was expected there.
+        OSError: when the file cannot be read.
+    """
+    if path is None:
+        with as_file(files("reformer.genomics") / "annotate.yaml") as packaged:
+            return load_annotation_recipe(packaged, overrides)
+    recipe = load_recipe(path, overrides, AnnotationRecipe)
+    assert isinstance(recipe, AnnotationRecipe)
+    section = recipe.annotation
+    section.train = [absolute(name) for name in section.train]
+    section.eval = {name: [absolute(file) for file in names] for name, names in section.eval.items()}
+    try:
+        recipe.scheme  # noqa: B018
+    except ValueError as error:
+        raise recipe.error("annotation.kinds", str(error)) from error
+    try:
+        recipe.encoding  # noqa: B018
+    except ValueError as error:
+        raise recipe.error("annotation.orf_lengths", str(error)) from error
+    if missing := recipe.data.eval.keys() ^ section.eval.keys():
+        name = min(missing)
+        has, lacks = ("data", "annotation") if name in recipe.data.eval else ("annotation", "data")
+        raise recipe.error(f"{has}.eval", f"{name!r} is not in {lacks}.eval: expected it in both")
+    return recipe

@@ -1,0 +1,135 @@
+"""A trained model that says what each base is, with all that its probabilities are read by."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer.data.nucleotides import reverse_complement
+from reformer.errors import UserError
+from reformer.genomics.base_encoding import BaseEncoding, by_frame
+from reformer.genomics.classes import ClassScheme
+from reformer.genomics.grammar import Grammar
+from reformer.training.atomic import write_text_atomically
+from reformer.training.json_file import read_json
+from reformer.training.model_folder import find_model_folder, load_without_tokenizer, resolve_device
+
+SETTINGS_FILE = "annotation.json"
+_FORMAT = "reformer annotation"
+_TOKENS_PER_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """What a model's tokens and classes are, and the grammar of the genes that it was trained on."""
+
+    scheme: ClassScheme
+    encoding: BaseEncoding
+    grammar: Grammar | None
+
+    def write(self, folder: Path) -> None:
+        """Writes `annotation.json` into a model's folder."""
+        content = {
+            "format": _FORMAT,
+            "classes": list(self.scheme.names),
+            "scheme": self.scheme.to_json(),
+            "encoding": asdict(self.encoding),
+            "grammar": None if self.grammar is None else self.grammar.to_json(),
+        }
+        write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> AnnotationSettings:
+        """Reads `annotation.json`.
+
+        Raises:
+            UserError: it is missing, damaged or not ours.
+        """
+        file = folder / SETTINGS_FILE
+        if not file.exists():
+            raise UserError(
+                f"{folder}: {SETTINGS_FILE} is missing: expected a model of `reformer dna annotate train`"
+            )
+        content = read_json(file)
+        if content.get("format") != _FORMAT:
+            raise UserError(f'{file}: expected "format": "{_FORMAT}"')
+        try:
+            grammar = content["grammar"]
+            return cls(
+                ClassScheme(**content["scheme"]),
+                BaseEncoding(**content["encoding"]),
+                None if grammar is None else Grammar(**grammar),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{file}: damaged: {error}") from error
+
+
+class Annotator:
+    """Gives the probabilities of the classes of each base.
+
+    Args:
+        model: a `ReformerForTokenClassification`; any callable that takes int64 `[1, bases]` tokens as
+            `input_ids` and returns an object with `logits` `[1, bases, classes]` will do.
+        settings: of its folder.
+    """
+
+    def __init__(self, model: Any, settings: AnnotationSettings) -> None:
+        self.model = model
+        self.settings = settings
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> Annotator:
+        """Loads a model in eval mode from its folder, or that of its run or a checkpoint.
+
+        Raises:
+            UserError: for a missing, damaged or foreign file, and a device that is not there.
+        """
+        folder = find_model_folder(path)
+        settings = AnnotationSettings.read(folder)
+        torch_device = resolve_device(device)
+        model = load_without_tokenizer(folder, ("ReformerForTokenClassification",))
+        if model.config.num_labels != len(settings.scheme.names):
+            raise UserError(
+                f"{folder}: the model has {model.config.num_labels} classes, {SETTINGS_FILE} "
+                f"{len(settings.scheme.names)}"
+            )
+        return cls(model.to(torch_device).eval(), settings)
+
+    def probabilities(
+        self, tokens: npt.NDArray[np.uint8], *, both_strands: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """Reads a sequence in one pass, or one pass for each strand.
+
+        Args:
+            tokens: nucleotide token ids ``[bases]``.
+            both_strands: average what the model says of the sequence and of its reverse complement.
+
+        Returns:
+            float32 ``[bases, classes]``, in the order of the scheme.
+        """
+        forward = self._one_strand(tokens)
+        if not both_strands:
+            return forward
+        backward = self._one_strand(reverse_complement(np.asarray(tokens)))
+        forward += backward[::-1][:, self.settings.scheme.other_strand]
+        forward *= 0.5
+        return forward
+
+    def _one_strand(self, tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        import torch
+
+        ids = torch.from_numpy(self.settings.encoding.ids(tokens))[None]
+        device = getattr(self.model, "device", "cpu")
+        with torch.no_grad():
+            logits = self.model(input_ids=ids.to(device)).logits[0]
+        anchored = logits.float().softmax(-1).cpu().numpy()
+        del logits
+        for start in range(0, len(tokens), _TOKENS_PER_BLOCK):  # in place: at 100 Mbp every copy counts
+            block = slice(start, start + _TOKENS_PER_BLOCK)
+            anchored[block] = by_frame(self.settings.scheme, anchored[block], start)
+        return anchored

@@ -1,0 +1,113 @@
+"""Genes from the probabilities of classes: the best path through a legal gene grammar.
+
+The path goes from left to right through the states "no gene", coding in each of 2 strands x 3 frames, and
+intron in each strand by what of a codon the exon before it left over (Viterbi's algorithm). Within a state
+the score is a sum, which cumulative sums give at once; a path can change its state only where the letters
+allow it: at start and stop codons and splice sites. So the search visits these places alone, about one a
+base. What has been read is forgotten but for the states: memory grows with the genes only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer.genomics.classes import ClassScheme
+from reformer.genomics.coordinates import Interval, Strand
+from reformer.genomics.gene_places import NUM_STATES, STRANDS, StrandRules, base_codes, in_order, state_scores
+from reformer.genomics.gene_search import GeneSearch
+from reformer.genomics.genes import Gene, Segment, Transcript, phases
+from reformer.genomics.grammar import Grammar
+
+_AROUND = 3  # bases before and after a place that say what it is
+_BASES_PER_BLOCK = 1 << 18  # their places take about 50 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class CalledGene:
+    """A called gene.
+
+    Attributes:
+        strand: "+" or "-".
+        exons: coding exons [start, end) from left to right, the stop codon among them.
+        score: nats that the gene brings in over no gene there, its costs paid (see `Grammar`).
+    """
+
+    strand: Strand
+    exons: tuple[tuple[int, int], ...]
+    score: float
+
+    def gene(self, sequence: str, name: str) -> Gene:
+        """The gene as the readers of annotations give it."""
+        order = -1 if self.strand == "-" else 1
+        exons = tuple(Interval(sequence, start, end, self.strand) for start, end in self.exons[::order])
+        starts = phases([len(exon) for exon in exons])
+        cds = tuple(Segment(e.start, e.end, phase) for e, phase in zip(exons, starts, strict=True))
+        whole = Interval(sequence, self.exons[0][0], self.exons[-1][1], self.strand)
+        return Gene(name, "gene", whole, (Transcript(f"{name}.t1", "mRNA", whole, exons, cds),))
+
+
+class GeneDecoder:
+    """Finds the genes of one sequence, which it is fed from left to right.
+
+    Every called gene is legal: it begins with a start codon, ends with the only stop codon in its frame, its
+    introns go from donor to acceptor and are not too short, and no two genes overlap. Genes that the ends of
+    the sequence cut off are not called.
+
+    Args:
+        scheme: the classes of the probabilities.
+        grammar: the rules.
+
+    Raises:
+        ValueError: coding is not among the classes.
+    """
+
+    def __init__(self, scheme: ClassScheme, grammar: Grammar) -> None:
+        if "CDS" not in scheme.kinds:
+            raise ValueError("genes can be called only where CDS is among the kinds of classes")
+        self._scheme, self._evidence = scheme, grammar.evidence
+        self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
+        self._search = GeneSearch(self._rules, grammar.min_intron)
+        self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
+        self._sums = np.zeros((1, NUM_STATES))
+        self._first = 0  # position of the first base that is kept
+        self._next = 0  # the first place that has not been visited
+
+    def feed(self, letters: bytes, probabilities: npt.NDArray[np.floating]) -> None:
+        """Takes the next bases.
+
+        Args:
+            letters: ASCII.
+            probabilities: ``[bases, classes]``.
+        """
+        if len(letters) != len(probabilities):
+            raise ValueError(f"{len(letters)} letters with probabilities of {len(probabilities)} bases")
+        for start in range(0, len(letters), _BASES_PER_BLOCK):
+            block = slice(start, start + _BASES_PER_BLOCK)
+            scores = state_scores(self._scheme, probabilities[block], self._first + len(self._codes))
+            scores *= self._evidence
+            self._codes = np.concatenate([self._codes, base_codes(letters[block])])
+            self._sums = np.concatenate([self._sums, self._sums[-1] + np.cumsum(scores, axis=0)])
+            self._visit(self._first + len(self._codes) - _AROUND)
+
+    def finish(self) -> list[CalledGene]:
+        """Ends the sequence; its genes from left to right."""
+        self._visit(self._first + len(self._codes) + 1)
+        genes = [
+            CalledGene(STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
+        ]
+        return genes[::-1]
+
+    def _visit(self, end: int) -> None:
+        """Visits the places before `end` and forgets what later ones do not need."""
+        if end <= self._next:
+            return
+        places = [p for rules in self._rules for p in rules.places(self._codes, self._sums, self._first)]
+        if places:
+            self._search.visit(in_order(places, self._next, end))
+        self._next = end
+        forgotten = max(end - _AROUND - self._first, 0)
+        self._codes, self._sums = self._codes[forgotten:], self._sums[forgotten:]
+        self._first += forgotten

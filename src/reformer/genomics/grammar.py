@@ -1,0 +1,103 @@
+"""What a gene must look like to be called: start and stop codons, splice sites, and how rare genes are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from reformer.genomics.classes import labelled_transcripts
+from reformer.genomics.coordinates import Interval
+from reformer.genomics.genes import Gene, Transcript, spliced
+
+_RARE = 0.01
+_FEWEST_BASES_OF_INTRON = 20
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The rules that called genes obey; by default those of eukaryotes under the standard genetic code.
+
+    Attributes:
+        starts: codons that a coding sequence may begin with.
+        stops: codons that end it, and stand nowhere else in frame.
+        donor: what an intron begins with; None where genes have no introns.
+        acceptor: what an intron ends with.
+        min_intron: fewest bases of an intron.
+        gene_cost: nats that a gene must bring in over no gene: minus the log of how often one begins.
+        intron_cost: likewise for an intron, per coding base.
+        evidence: what the log-probability of a base counts beside these costs, 0 to 1. A model says the same
+            of neighbouring bases for the same reasons, and their plain sum would count these many times over.
+            Of 1, 0.3, 0.1, 0.05, 0.02, 0.01 and 0.005 the default is the best on a sequence of the training
+            data of `benchmarks.annotation`.
+    """
+
+    starts: tuple[str, ...] = ("ATG",)
+    stops: tuple[str, ...] = ("TAA", "TAG", "TGA")
+    donor: str | None = "GT"
+    acceptor: str = "AG"
+    min_intron: int = 40
+    gene_cost: float = 7.0
+    intron_cost: float = 9.0
+    evidence: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in ("starts", "stops"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+
+    @classmethod
+    def of(cls, genes: Iterable[Gene], letters: Callable[[Interval], str], num_bases: int) -> Grammar:
+        """Finds the rules of an annotation.
+
+        Start and stop codons are those of more than 1 % of the genes whose coding sequence is whole codons.
+        Introns may be half as long as the shortest one, for the annotation may have few.
+
+        Args:
+            genes: the annotation's.
+            letters: gives the letters of an interval, as `Genome.letters` does.
+            num_bases: bases of the genome.
+
+        Raises:
+            ValueError: no gene codes for anything.
+        """
+        coding = [transcript for transcript in labelled_transcripts(genes) if transcript.cds]
+        ends = [end for transcript in coding if (end := _first_and_last_codon(transcript, letters))]
+        if not ends:
+            raise ValueError("no gene with a coding sequence of whole codons")
+        introns = [
+            abs(b.start - a.end) if b.start > a.start else a.start - b.end
+            for transcript in coding
+            for a, b in zip(transcript.cds, transcript.cds[1:], strict=False)
+        ]
+        num_coding = sum(segment.end - segment.start for t in coding for segment in t.cds)
+        return cls(
+            starts=_frequent(start for start, _ in ends),
+            stops=_frequent(stop for _, stop in ends),
+            donor="GT" if introns else None,
+            min_intron=max(min(introns, default=0) // 2, _FEWEST_BASES_OF_INTRON),
+            gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
+            intron_cost=math.log(num_coding / max(len(introns), 1)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The rules as JSON values, from which ``Grammar(**values)`` makes them again."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _first_and_last_codon(
+    transcript: Transcript, letters: Callable[[Interval], str]
+) -> tuple[str, str] | None:
+    strand = transcript.strand
+    span = transcript.interval
+    whole = letters(Interval(span.sequence, span.start, span.end)).upper()
+    pieces = [Interval(span.sequence, s.start - span.start, s.end - span.start) for s in transcript.cds]
+    coding = spliced(whole, pieces, strand)
+    return None if len(coding) % 3 or len(coding) < 6 else (coding[:3], coding[-3:])
+
+
+def _frequent(codons: Iterable[str]) -> tuple[str, ...]:
+    counts = Counter(codon for codon in codons if set(codon) <= set("ACGT"))
+    return tuple(sorted(codon for codon, count in counts.items() if count > _RARE * counts.total()))

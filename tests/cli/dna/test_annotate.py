@@ -1,0 +1,228 @@
+"""`reformer dna annotate` from the outside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pybigtools
+import pytest
+import yaml
+
+from reformer.cli import main
+from reformer.genomics.annotation import read_genes
+from reformer.genomics.coordinates import reverse_complement
+from tests.cli.conftest import RunCommand
+from tests.training.conftest import TINY_MODEL
+
+NUM_RECORDS = 3
+
+
+def write_genome(folder: Path, seed: int) -> tuple[Path, Path]:
+    """Records of random letters with single-exon genes in them on both strands, and their GFF3."""
+    generator = np.random.default_rng(seed)
+    codons = ["GCT", "GAA", "AAG", "CTG", "GGT", "ACC"]
+    fasta, gff = [], ["##gff-version 3"]
+    for record in range(NUM_RECORDS):
+        letters = ""
+        for number in range(4):
+            letters += "".join(generator.choice(list("ACGT"), 60))
+            gene = "ATG" + "".join(generator.choice(codons, 40)) + "TAA"
+            strand = "+-"[number % 2]
+            first = len(letters) + 1
+            letters += gene if strand == "+" else reverse_complement(gene)
+            name = f"r{record}g{number}"
+            gff.append(f"rec{record}\tx\tCDS\t{first}\t{len(letters)}\t.\t{strand}\t0\tID={name}")
+        fasta.append(f">rec{record}\n{letters}\n")
+    genome, genes = folder / f"genome{seed}.fa", folder / f"genes{seed}.gff3"
+    genome.write_text("".join(fasta))
+    genes.write_text("\n".join(gff) + "\n")
+    return genome, genes
+
+
+def recipe_values(folder: Path) -> dict[str, Any]:
+    train, held_out = write_genome(folder, 0), write_genome(folder, 1)
+    return {
+        "data": {
+            "train": [str(train[0])],
+            "eval": {"other": [str(held_out[0])]},
+            "reverse_complement": True,
+            "cache_dir": str(folder / "cache"),
+        },
+        "annotation": {"train": [str(train[1])], "eval": {"other": [str(held_out[1])]}, "kinds": ["CDS"]},
+        "model": {**TINY_MODEL, "local_num_chunks_after": 1},
+        "training": {
+            "lengths": [{"length": 128, "steps": 6, "batch_size": 2}, {"length": "full", "steps": 2}],
+            "eval_every": 4,
+            "save_every": 4,
+            "learning_rate": 0.01,
+            "device": "cpu",
+        },
+        "output_dir": str(folder / "run"),
+    }
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="session")
+def annotation_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; not to be changed."""
+    folder = tmp_path_factory.mktemp("annotation")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_values(folder)))
+    assert main(["dna", "annotate", "train", str(folder / "recipe.yaml")]) == 0
+    return folder / "run"
+
+
+def test_a_run_leaves_a_model_metrics_and_a_report(annotation_run: Path) -> None:
+    assert len(losses(annotation_run)) == 8
+    settings = json.loads((annotation_run / "model" / "annotation.json").read_text())
+    assert settings["classes"] == ["intergenic", "CDS+0", "CDS+1", "CDS+2", "CDS-0", "CDS-1", "CDS-2"]
+    assert settings["grammar"]["starts"] == ["ATG"]
+    assert settings["grammar"]["stops"] == ["TAA"]
+    assert settings["grammar"]["donor"] is None
+    lines = [json.loads(line) for line in (annotation_run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "macro_f1" in line] == [4, 8]
+    assert (annotation_run / "report.html").exists()
+    files = json.loads((annotation_run / "data.json").read_text())["train"]["files"]
+    assert [Path(file["path"]).name for file in files] == ["genome0.fa", "genes0.gff3"]
+
+
+def test_a_run_resumes_with_the_same_losses(annotation_run: Path, tmp_path: Path) -> None:
+    from reformer.genomics.annotation_recipe import load_annotation_recipe
+    from reformer.genomics.annotation_training import AnnotationTask, AnnotationTrainer
+    from reformer.training.run import train
+
+    recipe = load_annotation_recipe(
+        annotation_run.parent / "recipe.yaml", [f"output_dir={tmp_path}/again", "training.save_every=2"]
+    )
+
+    class StoppedError(Exception):
+        pass
+
+    class StoppedTask(AnnotationTask):
+        def trainer(self, *arguments: Any, **options: Any) -> AnnotationTrainer:
+            trainer = super().trainer(*arguments, **options)
+            step = trainer.training_step
+
+            def training_step(*args: Any, **kwargs: Any) -> Any:
+                if trainer.state.global_step == 5:
+                    raise StoppedError
+                return step(*args, **kwargs)
+
+            trainer.training_step = training_step  # type: ignore[method-assign]
+            return trainer
+
+    with pytest.raises(StoppedError):
+        train(recipe, task=StoppedTask(recipe))
+    assert len(losses(tmp_path / "again")) == 5
+    train(recipe, resume=True, task=AnnotationTask(recipe))
+    assert losses(tmp_path / "again") == losses(annotation_run)
+
+
+@pytest.fixture
+def prediction(annotation_run: Path, tmp_path: Path, run_command: RunCommand) -> Path:
+    genome, genes = (annotation_run.parent / name for name in ("genome1.fa", "genes1.gff3"))
+    out = tmp_path / "out"
+    command = ["dna", "annotate", "predict", annotation_run, genome, "--out", out, "--genes", genes]
+    outcome = run_command(*command, "--region", "rec1:101-400")
+    assert outcome.code == 0, outcome.err
+    assert str(out / "genes.gff3") in outcome.out
+    return out
+
+
+def test_a_prediction_leaves_standard_files(prediction: Path) -> None:
+    assert sorted(path.name for path in prediction.iterdir()) == [
+        *("genes.gff3", "genes.tsv", "report.html", "scores.json", "tracks")
+    ]
+    for gene in read_genes(prediction / "genes.gff3"):
+        assert gene.interval.sequence.startswith("rec")
+    tracks = sorted((prediction / "tracks").iterdir())
+    assert [path.stem for path in tracks] == sorted(
+        ["intergenic", "CDS+0", "CDS+1", "CDS+2", "CDS-0", "CDS-1", "CDS-2"]
+    )
+    values = [pybigtools.open(str(path)).values("rec1", fillna=0) for path in tracks]
+    assert np.abs(np.sum(values, axis=0) - 1).max() <= 0.05
+    scores = json.loads((prediction / "scores.json").read_text())
+    assert scores["decoded"]["classes"]["CDS+"]["true"] == NUM_RECORDS * 2 * 126
+    assert scores["genes"]["exact stop"]["true"] == NUM_RECORDS * 4
+    page = (prediction / "report.html").read_text()
+    assert "rec1, bases 101 to 400" in page
+    assert "<svg" in page
+
+
+def test_windows_of_a_long_record_give_nearly_what_one_pass_gives(
+    annotation_run: Path, tmp_path: Path, run_command: RunCommand
+) -> None:
+    genome = annotation_run.parent / "genome1.fa"
+    found = []
+    for name, options in (("one", []), ("cut", ["--window", "400", "--overlap", "100"])):
+        command = ["dna", "annotate", "predict", annotation_run, genome, "--out", tmp_path / name]
+        assert run_command(*command, *options).code == 0
+        track = pybigtools.open(str(tmp_path / name / "tracks" / "intergenic.bw"))
+        values = [track.values(f"rec{record}", fillna=0) for record in range(NUM_RECORDS)]
+        found.append(np.concatenate(values))
+    assert np.isfinite(found[1]).all()
+    assert np.median(np.abs(found[0] - found[1])) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--region", "rec9:1-5"], "no sequence 'rec9'"),
+        (["--region", "rec1:5-999999"], "expected bases of 1 to"),
+        (["--region", "rec1"], "expected NAME:FIRST-LAST"),
+        (["--window", "100", "--overlap", "50"], "expected more than twice the overlap"),
+        (["--genes", "missing.gff"], "missing.gff"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    annotation_run: Path, tmp_path: Path, run_command: RunCommand, arguments: list[str], message: str
+) -> None:
+    genome = annotation_run.parent / "genome1.fa"
+    command = ["dna", "annotate", "predict", annotation_run, genome, "--out", tmp_path / "out"]
+    outcome = run_command(*command, *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_causal_model_is_refused(finished_run: Path, tmp_path: Path, run_command: RunCommand) -> None:
+    (tmp_path / "g.fa").write_text(">a\nACGT\n")
+    outcome = run_command(
+        "dna", "annotate", "predict", finished_run, tmp_path / "g.fa", "--out", tmp_path / "o"
+    )
+    assert outcome.code == 2
+    assert "annotation.json is missing" in outcome.err
+
+
+def test_names_that_differ_are_told(tmp_path: Path, run_command: RunCommand) -> None:
+    genome, genes = write_genome(tmp_path, 0)
+    genes.write_text(genes.read_text().replace("rec0", "chrRec0"))
+    command = ["dna", "annotate", "train", "--genome", genome, "--genes", genes, "--out", tmp_path / "run"]
+    outcome = run_command(*command, "training.lengths=[{length: 64, steps: 1}]")
+    assert outcome.code == 2
+    assert "'chrRec0'" in outcome.err
+    assert "'rec0'" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_are_checked(tmp_path: Path, run_command: RunCommand) -> None:
+    values = recipe_values(tmp_path)
+    for key, value, message in (
+        ("kinds", ["CDS", "CDS"], "each once"),
+        ("kinds", ["gene"], "annotation.kinds"),
+        ("kmers", 3, "did you mean annotation.kmer"),
+        ("eval", {}, "'other' is not in annotation.eval"),
+    ):
+        changed = {**values, "annotation": {**values["annotation"], key: value}}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(changed))
+        outcome = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml")
+        assert outcome.code == 2
+        assert message in outcome.err
+    outcome = run_command("dna", "annotate", "train")
+    assert outcome.code == 2
+    assert "--genome, --genes and --out" in outcome.err
