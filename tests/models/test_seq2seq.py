@@ -226,7 +226,7 @@ def test_generate_with_and_without_cache_is_the_same(kinds: list[str], mode: str
     assert torch.equal(cached, plain)
 
 
-@pytest.mark.parametrize("mode", ["greedy", "beam"])
+@pytest.mark.parametrize("mode", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("left", [True, False])
 def test_batch_equals_singles(mode: str, left: bool) -> None:
     model = build(eos_token_id=None).double()

@@ -115,6 +115,7 @@ def continue_text(
 
     from reformer.generation.cache_file import load_cache, save_cache
     from reformer.generation.loop import decode
+    from reformer.layers.randomness import generator
     from reformer.models.cache import ReformerCache
 
     ids = _token_ids(tokenizer, prompt).to(model.device)
@@ -122,9 +123,7 @@ def continue_text(
     if cache_file is not None:
         cache, last_ids = load_cache(cache_file, model)
         ids = torch.cat([last_ids[:, None], ids], dim=1)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(sampling.seed)
+    with torch.no_grad():
         if save_cache_file is not None:
             if ids.shape[1] > 1:
                 model(ids[:, :-1], past_key_values=cache, logits_to_keep=1)
@@ -142,6 +141,7 @@ def continue_text(
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
             suppress_tokens=tokenizer.all_special_ids,
             custom_generate=decode,
+            generators=[generator(sampling.seed)],
             token_stream=_Counter(on_token) if on_token else None,
         )
     return str(tokenizer.decode(output[0, ids.shape[1] :]))

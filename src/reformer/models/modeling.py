@@ -42,6 +42,7 @@ from reformer.layers.transformers_layout import TransformersLayout
 from reformer.models.cache import ReformerCache
 from reformer.models.configuration import ReformerConfig
 from reformer.models.decoding import run_with_cache
+from reformer.models.sampling import RowSampling
 
 _OLD_CONSTANTS = (r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$")
 """What old versions of transformers saved besides weights: constants, and the head's bias twice."""
@@ -451,7 +452,7 @@ class _LanguageModel(_WithHead):
         )[0].squeeze(-1)
 
 
-class ReformerForCausalLM(_LanguageModel, GenerationMixin):
+class ReformerForCausalLM(_LanguageModel, RowSampling, GenerationMixin):
     """A Reformer that predicts the next token. Needs `is_decoder=True`."""
 
     _is_stateful = True  # a ReformerCache cannot be cut back, so there is no assisted decoding

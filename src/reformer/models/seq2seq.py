@@ -27,11 +27,12 @@ from reformer.models.modeling import (
     _wanted,
     _WithHead,
 )
+from reformer.models.sampling import RowSampling
 from reformer.models.seq2seq_cache import Seq2SeqCache
 from reformer.models.seq2seq_configuration import ReformerSeq2SeqConfig
 
 
-class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
+class ReformerForSeq2SeqLM(_WithHead, RowSampling, GenerationMixin):
     """A Reformer of an encoder and a decoder, as for translation and summaries."""
 
     config_class = ReformerSeq2SeqConfig  # type: ignore[assignment]
@@ -203,6 +204,16 @@ class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
             "use_cache": use_cache,
             "logits_to_keep": 1,
         }
+
+    def _maybe_prepare_encoder_kwargs_for_generation(  # type: ignore[override]
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Keep the source, which tells rows apart that all begin with the same token."""
+        if not inputs_tensor.is_floating_point():
+            model_kwargs["source_ids"] = inputs_tensor
+        return super()._maybe_prepare_encoder_kwargs_for_generation(  # type: ignore[misc]
+            inputs_tensor, model_kwargs, *args, **kwargs
+        )
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,
