@@ -269,6 +269,24 @@ def test_cached_logits_are_those_of_the_parallel_forward() -> None:
     torch.testing.assert_close(torch.cat(found, 1), wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_what_a_step_costs_does_not_grow_with_the_target() -> None:
+    """The decoder keeps windows and rings, as a causal model does, beside the source's keys and values."""
+    half = {"attn_layers": ["local", "lsh"], "max_num_buckets": 2, "lsh_attn_chunk_length": 4}
+    model = build(decoder=half | {"position_embedding_type": "rotary"})
+    encoded, sizes = model.get_encoder()(tokens(1, 40)), []
+    cache = None
+    with torch.no_grad():
+        for part in tokens(1, 1500).split([500, *[1] * 1000], dim=1):
+            output = model(
+                decoder_input_ids=part, encoder_outputs=encoded, past_key_values=cache, use_cache=True
+            )
+            cache = output.past_key_values
+            sizes.append(cache.num_bytes)
+    assert sizes[0] == sizes[-1]
+    rows_of_memory = [pair[0].shape for pair in cache.memory.values()]
+    assert rows_of_memory == [(1, 40, 16)] * 2
+
+
 def test_source_is_projected_once_for_all_beams_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build(eos_token_id=None)
     rows = []
