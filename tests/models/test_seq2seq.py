@@ -234,7 +234,8 @@ def test_batch_equals_singles(mode: str, left: bool) -> None:
     source, mask = _padded(sources, 0, left=left)
     together = _generate(model, source, attention_mask=mask, **MODES[mode])
     for one, row in zip(sources, together, strict=True):
-        assert torch.equal(_generate(model, one[None], **MODES[mode])[0], row)
+        alone = _generate(model, one[None], **MODES[mode])[0]
+        assert row.tolist() == alone.tolist() + [0] * (len(row) - len(alone))
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
