@@ -34,25 +34,27 @@ class RowSampling(GenerationMixin):
         if not generation_config.do_sample:
             return sample(input_ids, logits_processor, stopping_criteria, generation_config, **kwargs)
         read = kwargs.get("source_ids", input_ids)
-        drawing = _Drawing(row_generators(read, kwargs.get("attention_mask")))
+        keeps_scores = generation_config.return_dict_in_generate and generation_config.output_scores
+        drawing = _Drawing(row_generators(read, kwargs.get("attention_mask")), bool(keeps_scores))
         processors = LogitsProcessorList([*logits_processor, drawing])
         greedy = copy.copy(generation_config)
         greedy.do_sample = False  # what was drawn is the likeliest
         output = sample(input_ids, processors, stopping_criteria, greedy, **kwargs)
-        if greedy.return_dict_in_generate and greedy.output_scores:
+        if keeps_scores:
             output.scores = tuple(drawing.scores)
         return output
 
 
 class _Drawing(LogitsProcessor):
-    """The last processor: draws the next tokens and leaves nothing else to choose; keeps the scores."""
+    """The last processor: draws the next tokens and leaves nothing else to choose; may keep the scores."""
 
-    def __init__(self, generators: Sequence[torch.Generator]):
-        self.generators = generators
+    def __init__(self, generators: Sequence[torch.Generator], keeps_scores: bool):
+        self.generators, self.keeps_scores = generators, keeps_scores
         self.scores: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.scores.append(scores)
+        if self.keeps_scores:
+            self.scores.append(scores)
         drawn = draw(scores, self.generators)[:, None]
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
 
