@@ -8,6 +8,7 @@ what they are, and random keys fill the buckets.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -98,23 +99,40 @@ def loops(model: ReformerForCausalLM, cache: ReformerCache, num_tokens: int) -> 
     return results
 
 
-def peer(num_tokens: int) -> dict[str, float]:
-    """Milliseconds a token of transformers' Reformer and of ours, through `generate()` with their caches."""
+class _Clock:
+    """A streamer that notes when what comes comes: the prompt, then each token."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: Tensor) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
+def peer(num_tokens: int, repeats: int = 2) -> dict[str, float]:
+    """Median milliseconds a token of transformers' Reformer and of ours, in turns, through `generate()`.
+
+    With their caches; the time until the first token, in which the prompt is read, is not counted.
+    """
     sizes = SIZES | {"axial_pos_shape": [128, 128], "axial_pos_embds_dim": [64, 64], "num_buckets": 256}
     torch.manual_seed(0)
     config = transformers.ReformerConfig(
         **sizes, lsh_attn_chunk_length=64, local_attn_chunk_length=64, max_position_embeddings=1 << 14
     )
     models = {"transformers": transformers.ReformerModelWithLMHead(config).eval(), "reformer": make_model()}
-    ids, results = make_ids(PEER_CONTEXT), {}
-    for name, model in models.items():
-        seconds = []
-        for new_tokens in (1, 1 + num_tokens):  # reading the prompt is not counted
-            start = time.perf_counter()
-            model.generate(ids, max_new_tokens=new_tokens, do_sample=False, eos_token_id=None, use_cache=True)  # type: ignore
-            seconds.append(time.perf_counter() - start)
-        results[name] = (seconds[1] - seconds[0]) / num_tokens * 1000
-    return results
+    ids = make_ids(PEER_CONTEXT)
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    options = {"do_sample": False, "eos_token_id": None, "use_cache": True}
+    for _ in range(repeats):
+        for name, model in models.items():
+            clock = _Clock()
+            model.generate(ids, max_new_tokens=1 + num_tokens, streamer=clock, **options)  # type: ignore
+            times = clock.times[1:]
+            seconds[name] += [b - a for a, b in itertools.pairwise(times)]
+    return {name: statistics.median(values) * 1000 for name, values in seconds.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,8 +144,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--caches", type=Path, help="keep the caches in this folder, and read them from it")
     parser.add_argument("--skip", nargs="+", choices=("loops", "peer"), default=[])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args(arguments)
     transformers.logging.set_verbosity_error()
+    torch.set_num_threads(options.threads)
     model = make_model()
     difference = largest_difference(model)
     print(f"largest difference from the parallel forward: {difference:.1e}", flush=True)
@@ -154,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         results["loops_milliseconds_per_token"] = {"context": longest} | loops(model, caches[longest], 50)
         print("generate() at the longest context:", results["loops_milliseconds_per_token"], flush=True)
     if "peer" not in options.skip:
-        results["peer_milliseconds_per_token"] = {"context": PEER_CONTEXT} | peer(20)
+        results["peer_milliseconds_per_token"] = {"context": PEER_CONTEXT} | peer(40)
         print("next to transformers' Reformer:", results["peer_milliseconds_per_token"], flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "decoding.json").write_text(json.dumps(results, indent=1) + "\n")

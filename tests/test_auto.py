@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 import reformer.auto
 from reformer import (
@@ -17,6 +17,7 @@ from reformer import (
 )
 from reformer.data import ByteTokenizer, Enwik8Tokenizer, NucleotideTokenizer
 from tests.models.small_models import build
+from tests.models.test_seq2seq import build as build_seq2seq
 
 TEXTS = ["hello", "hi there, you", "a"]
 
@@ -44,6 +45,37 @@ def test_text_generation(tokenizer: Any, tmp_path: Path) -> None:
         assert tokenizer.decode(ids[0, -6:], skip_special_tokens=True) == continuation
     together = generate(TEXTS, batch_size=3, **options)
     assert [row[0]["generated_text"] for row in together] == alone
+
+
+CHAT = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}so: "
+
+
+def test_a_chat_with_text_generation_which_took_the_place_of_summarization(tmp_path: Path) -> None:
+    tokenizer = ByteTokenizer(chat_template=CHAT)
+    model = _saved(ReformerForCausalLM, tokenizer, tmp_path)
+    generate = pipeline("text-generation", model=str(tmp_path), device="cpu")
+    chats = [[{"role": "user", "content": f"Sum up: {text}"}] for text in TEXTS]
+    options = {"max_new_tokens": 6, "do_sample": False}
+    found = generate(chats, batch_size=3, **options)
+    for text, chat, row in zip(TEXTS, chats, found, strict=True):
+        assert row[0]["generated_text"][:-1] == chat
+        ids = tokenizer(f"user: Sum up: {text}\nso: ", return_tensors="pt")["input_ids"]
+        wanted = tokenizer.decode(model.generate(ids, **options)[0, ids.shape[1] :], skip_special_tokens=True)
+        assert row[0]["generated_text"][-1] == {"role": "assistant", "content": wanted}
+
+
+def test_texts_to_texts_with_the_auto_classes(tmp_path: Path) -> None:
+    tokenizer, size = ByteTokenizer(), len(ByteTokenizer())
+    model = build_seq2seq(encoder={"vocab_size": size}, decoder={"vocab_size": size}, pad_token_id=256)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer, loaded = (auto.from_pretrained(tmp_path) for auto in (AutoTokenizer, AutoModelForSeq2SeqLM))
+    assert type(tokenizer) is ByteTokenizer
+    options = {"max_new_tokens": 12, "num_beams": 2, "eos_token_id": None}
+    together = loaded.generate(**tokenizer(TEXTS, padding=True, return_tensors="pt"), **options)
+    for text, row in zip(TEXTS, together, strict=True):
+        alone = model.generate(tokenizer(text, return_tensors="pt")["input_ids"], **options)
+        assert tokenizer.decode(row) == tokenizer.decode(alone[0])
 
 
 def test_fill_mask(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from reformer.data.tokenizers import register_auto_tokenizers
 from reformer.models import auto
 from reformer.models.configuration import ReformerConfig
+from reformer.models.seq2seq_configuration import ReformerSeq2SeqConfig
 
 __all__ = list(auto.__all__)
 
 register_auto_tokenizers(ReformerConfig)
+register_auto_tokenizers(ReformerSeq2SeqConfig)
 
 
 def __getattr__(name: str) -> object:

@@ -175,8 +175,12 @@ def test_rows_are_selected_and_repeated() -> None:
             assert (cache.batch_size, cache.num_bytes, cache.get_seq_length()) == (-1, 0, 0)
 
 
-@pytest.mark.parametrize("num_buckets", [None, 8])
-def test_window_chunk_gives_what_the_parallel_attention_gives_the_last_token(num_buckets: int | None) -> None:
+@pytest.mark.parametrize(
+    ("num_buckets", "as_transformers"), [(None, False), (8, False), (None, True), (6, True)]
+)
+def test_window_chunk_gives_what_the_parallel_attention_gives_the_last_token(
+    num_buckets: int | None, as_transformers: bool
+) -> None:
     """In one layer: earlier outputs matter to no later one there."""
     model = build(
         ReformerForCausalLM,
@@ -184,12 +188,15 @@ def test_window_chunk_gives_what_the_parallel_attention_gives_the_last_token(num
         lsh_window="chunk",
         num_buckets=num_buckets,
         max_num_buckets=8,
+        as_transformers=as_transformers,
         residual="float32",
     ).double()
     ids = tokens(2, 100)
     with torch.no_grad():
         for length in (70, 77, 99):
-            _, cache = _read_in_pieces(model, ids[:, :length], None, [length - 6, 1, 5])
+            read, cache = _read_in_pieces(model, ids[:, :length], None, [length - 6, 1, 5])
+            prompt = model(ids[:, : length - 6]).logits
+            torch.testing.assert_close(read[:, : length - 6], prompt, rtol=0, atol=1e-10)
             found = model(ids[:, length : length + 1], past_key_values=cache).logits[:, -1]
             wanted = model(ids[:, : length + 1]).logits[:, -1]
             torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from reformer import ReformerForCausalLM
+from reformer.generation.loop import decode
 from reformer.models.cache import ReformerCache
 from tests.models.small_models import build, tokens
 
@@ -45,17 +46,58 @@ def test_greedy(use_cache: bool) -> None:
 @pytest.mark.parametrize("num_beams", [1, 3])
 @torch.no_grad()
 def test_a_batch_generates_what_each_row_does_alone(num_beams: int, use_cache: bool) -> None:
-    model = build(ReformerForCausalLM)
+    model = build(ReformerForCausalLM, seed=3)
     rows, ids, mask = _left_padded()
     options: dict[str, Any] = {"do_sample": False, "num_beams": num_beams, "use_cache": use_cache}
-    options |= {"max_new_tokens": NUM_TOKENS}
-    if num_beams > 1:  # transformers' search over a batch goes on for a row that is done before the others
-        options["eos_token_id"] = None
+    options |= {"max_new_tokens": NUM_TOKENS, "eos_token_id": [2, 9, 23], "pad_token_id": 1}
     found = model.generate(ids, attention_mask=mask, **options)
+    lengths = []
     for i, row in enumerate(rows):
-        alone = model.generate(row, **options)[0, row.shape[1] :]
-        assert found[i, 30 : 30 + len(alone)].tolist() == alone.tolist()
-        assert not found[i, 30 + len(alone) :].any()  # padding behind the end of sequence
+        alone = model.generate(row, **options)[0, row.shape[1] :].tolist()
+        assert found[i, 30:].tolist() == alone + [1] * (found.shape[1] - 30 - len(alone))
+        lengths.append(len(alone))
+    assert len(set(lengths)) > 2, "rows were to end at different times"
+
+
+@pytest.mark.parametrize(("use_cache", "loop"), [(False, None), (True, None), (True, decode)])
+@torch.no_grad()
+def test_a_batch_samples_what_each_row_does_alone(use_cache: bool, loop: Any) -> None:
+    model = build(ReformerForCausalLM, seed=3)
+    rows, ids, mask = _left_padded()
+    options: dict[str, Any] = {"do_sample": True, "use_cache": use_cache, "custom_generate": loop}
+    options |= {"temperature": 1.5, "top_k": 30, "top_p": 0.95}
+    options |= {"max_new_tokens": NUM_TOKENS, "eos_token_id": [2, 9, 23], "pad_token_id": 1}
+
+    def sampled(ids: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """Two calls: the second draws other numbers, and still the same in every batch."""
+        torch.manual_seed(5)
+        return [model.generate(ids, attention_mask=mask, **options) for _ in range(2)]
+
+    found = sampled(ids, mask)
+    assert not torch.equal(found[0][:, 30:35], found[1][:, 30:35])
+    for i, row in enumerate(rows):
+        for batch, alone in zip(found, sampled(row, None), strict=True):
+            new = alone[0, row.shape[1] :].tolist()
+            assert batch[i, 30:].tolist() == new + [1] * (batch.shape[1] - 30 - len(new))
+
+
+@torch.no_grad()
+def test_what_else_sampling_holds_to() -> None:
+    model = build(ReformerForCausalLM)
+    ids = tokens(1, 12)
+    options: dict[str, Any] = {"do_sample": True, "max_new_tokens": 8, "eos_token_id": None}
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    found = model.generate(ids, num_return_sequences=4, temperature=1.5, **options)
+    assert len({tuple(row) for row in found.tolist()}) == 4, "rows that read the same draw by themselves"
+    torch.set_rng_state(state)
+    assert torch.equal(found[:1], model.generate(ids, temperature=1.5, **options))
+    torch.randint(9, ())
+    with_scores = model.generate(
+        ids, output_scores=True, output_logits=True, return_dict_in_generate=True, temperature=2.0, **options
+    )
+    for scores, logits in zip(with_scores.scores, with_scores.logits, strict=True):
+        torch.testing.assert_close(scores.softmax(-1), (logits / 2).softmax(-1))
 
 
 @pytest.mark.parametrize(
@@ -84,9 +126,11 @@ def test_sampling_belongs_to_the_seed_of_torch(use_cache: bool) -> None:
     model = build(ReformerForCausalLM)
     ids = tokens(1, 12)
 
+    options: dict[str, Any] = {"max_new_tokens": 15, "do_sample": True, "eos_token_id": None}
+
     def sample(seed: int) -> list[int]:
         torch.manual_seed(seed)
-        found = model.generate(ids, max_new_tokens=15, do_sample=True, temperature=2.0, use_cache=use_cache)
+        found = model.generate(ids, **options, use_cache=use_cache)
         return found[0].tolist()
 
     assert sample(1) == sample(1) != sample(2)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reformer import ReformerForCausalLM
 from tests.models.small_models import assert_identical, build, gradients, tokens
+from tests.models.test_seq2seq import build as build_seq2seq
 
 TARGETS: list[Any] = [
     ["query_key", "query", "key", "value"],
@@ -68,6 +69,30 @@ def test_training_moves_adapters_alone_and_they_are_saved(tmp_path: Path) -> Non
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(build(ReformerForCausalLM), tmp_path)
     assert torch.equal(loaded.eval()(input_ids=x).logits, model.eval()(input_ids=x).logits)
+
+
+def test_an_encoder_decoder_is_adapted() -> None:
+    x, y = tokens(2, 30), tokens(2, 12, seed=2)
+    found = []
+    for reversible in (True, False):
+        half = {"reversible": reversible}
+        torch.manual_seed(1)
+        config = LoraConfig(
+            r=4,
+            init_lora_weights=False,
+            task_type="SEQ_2_SEQ_LM",
+            target_modules=["query_key", "query", "value"],
+        )
+        model = get_peft_model(build_seq2seq(encoder=half, decoder=half, eos_token_id=None), config)
+        torch.manual_seed(2)
+        model.train()(input_ids=x, labels=y).loss.backward()
+        found.append(gradients(model))
+    assert_identical(*found)
+    assert found[0].keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any("cross_attention" in name for name in found[0])
+    options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False}
+    adapted = model.eval().generate(input_ids=x, **options)
+    assert torch.equal(model.merge_and_unload().generate(x, **options), adapted)
 
 
 def test_dropout_in_adapters_needs_stored_activations() -> None:

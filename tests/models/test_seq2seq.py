@@ -226,7 +226,7 @@ def test_generate_with_and_without_cache_is_the_same(kinds: list[str], mode: str
     assert torch.equal(cached, plain)
 
 
-@pytest.mark.parametrize("mode", ["greedy", "beam"])
+@pytest.mark.parametrize("mode", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("left", [True, False])
 def test_batch_equals_singles(mode: str, left: bool) -> None:
     model = build(eos_token_id=None).double()
@@ -234,7 +234,8 @@ def test_batch_equals_singles(mode: str, left: bool) -> None:
     source, mask = _padded(sources, 0, left=left)
     together = _generate(model, source, attention_mask=mask, **MODES[mode])
     for one, row in zip(sources, together, strict=True):
-        assert torch.equal(_generate(model, one[None], **MODES[mode])[0], row)
+        alone = _generate(model, one[None], **MODES[mode])[0]
+        assert row.tolist() == alone.tolist() + [0] * (len(row) - len(alone))
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -267,6 +268,24 @@ def test_cached_logits_are_those_of_the_parallel_forward() -> None:
         found.append(output.logits)
     # The streams are rounded to 2^-20.
     torch.testing.assert_close(torch.cat(found, 1), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_step_costs_does_not_grow_with_the_target() -> None:
+    """The decoder keeps windows and rings, as a causal model does, beside the source's keys and values."""
+    half = {"attn_layers": ["local", "lsh"], "max_num_buckets": 2, "lsh_attn_chunk_length": 4}
+    model = build(decoder=half | {"position_embedding_type": "rotary"})
+    encoded, sizes = model.get_encoder()(tokens(1, 40)), []
+    cache = None
+    with torch.no_grad():
+        for part in tokens(1, 1500).split([500, *[1] * 1000], dim=1):
+            output = model(
+                decoder_input_ids=part, encoder_outputs=encoded, past_key_values=cache, use_cache=True
+            )
+            cache = output.past_key_values
+            sizes.append(cache.num_bytes)
+    assert sizes[0] == sizes[-1]
+    rows_of_memory = [pair[0].shape for pair in cache.memory.values()]
+    assert rows_of_memory == [(1, 40, 16)] * 2
 
 
 def test_source_is_projected_once_for_all_beams_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,9 @@ def load_cache(path: Path, model: ReformerForCausalLM) -> tuple[ReformerCache, T
         device = model.device
         for name in file.keys():  # noqa: SIM118 (no mapping)
             index, _, key = name.partition(".")
-            cache.layers[int(index)].state[key] = file.get_tensor(name).to(device)  # type: ignore[arg-type]
+            # A copy that torch has aligned: how products are rounded depends on it.
+            tensor = file.get_tensor(name).clone()
+            cache.layers[int(index)].state[key] = tensor.to(device)  # type: ignore[arg-type]
     for layer, numbers in zip(cache.layers, about["numbers"], strict=True):
         layer.numbers = numbers
         layer.restored(cache.lengths)

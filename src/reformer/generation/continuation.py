@@ -90,7 +90,7 @@ def continue_text(
     save_cache_file: Path | None = None,
     on_token: Callable[[], None] | None = None,
 ) -> str:
-    """Samples a continuation; special tokens are never drawn.
+    """Samples a continuation; special tokens are never drawn, nor bytes that are not UTF-8.
 
     The draws come from a generator of their own: torch's global random state is left as it was.
 
@@ -113,8 +113,11 @@ def continue_text(
     """
     import torch
 
+    from reformer.data.tokenizers import ByteTokenizer
     from reformer.generation.cache_file import load_cache, save_cache
     from reformer.generation.loop import decode
+    from reformer.generation.utf8 import Utf8Text
+    from reformer.layers.randomness import generator
     from reformer.models.cache import ReformerCache
 
     ids = _token_ids(tokenizer, prompt).to(model.device)
@@ -122,14 +125,15 @@ def continue_text(
     if cache_file is not None:
         cache, last_ids = load_cache(cache_file, model)
         ids = torch.cat([last_ids[:, None], ids], dim=1)
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(sampling.seed)
+    with torch.no_grad():
         if save_cache_file is not None:
             if ids.shape[1] > 1:
                 model(ids[:, :-1], past_key_values=cache, logits_to_keep=1)
                 ids = ids[:, -1:]
             save_cache(save_cache_file, model, cache, ids[:, -1])
+        processors: list[Any] = []
+        if isinstance(tokenizer, ByteTokenizer):
+            processors.append(Utf8Text(tokenizer, ids.shape[1] + sampling.max_new_tokens))
         generate: Any = model.generate  # type: ignore[misc]
         output = generate(
             ids,
@@ -141,7 +145,9 @@ def continue_text(
             top_k=sampling.top_k or 0,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
             suppress_tokens=tokenizer.all_special_ids,
+            logits_processor=processors,
             custom_generate=decode,
+            generators=[generator(sampling.seed)],
             token_stream=_Counter(on_token) if on_token else None,
         )
     return str(tokenizer.decode(output[0, ids.shape[1] :]))

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from reformer.models.sampling import draw, row_generators
+
 
 class TokenStream(Protocol):
     """Gets the new tokens as they come: a streamer of transformers, but that it does not get the prompt."""
@@ -47,8 +49,8 @@ def decode(
         stopping_criteria: from `generate`.
         generation_config: from `generate`.
         token_stream: gets the new tokens; `generate` does not hand on its `streamer`.
-        generators: for each row the generator of its draws, which then do not depend on the other rows;
-            by default all rows draw from torch's global one.
+        generators: for each row the generator of its draws, on the CPU; by default as in `generate()`, see
+            `reformer.models.sampling`.
         model_kwargs: from `generate`: attention_mask, and past_key_values to go on from a cache.
 
     Returns:
@@ -67,11 +69,13 @@ def decode(
     ids = input_ids.new_empty(B, max(T, config.max_length))
     ids[:, :T] = input_ids
     unfinished = torch.ones(B, dtype=torch.bool, device=ids.device)
+    if generators is None and config.do_sample:
+        generators = row_generators(input_ids, model_kwargs.get("attention_mask"))
     outputs = _read_prompt(model, input_ids, config, model_kwargs)
     length = T
     while True:
         scores = logits_processor(ids[:, :length], outputs.logits[:, -1].float())
-        tokens = _drawn(scores, generators) if config.do_sample else scores.argmax(-1)
+        tokens = draw(scores, generators) if config.do_sample else scores.argmax(-1)  # type: ignore[arg-type]
         if stops_at_eos:
             tokens = torch.where(unfinished, tokens, padding)
         ids[:, length] = tokens
@@ -103,11 +107,3 @@ def _read_prompt(model: Any, input_ids: Tensor, config: Any, model_kwargs: dict[
         input_ids, next_sequence_length=given, is_first_iteration=True, **model_kwargs
     )
     return model(**inputs, return_dict=True)
-
-
-def _drawn(scores: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
-    probabilities = scores.softmax(-1)
-    if generators is None:
-        return torch.multinomial(probabilities, 1).squeeze(1)
-    rows = zip(probabilities, generators, strict=True)
-    return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])

@@ -40,6 +40,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         super().__init__(kind)
         self.width = kind.num_chunks_before * kind.chunk_length + 1
         self._rotations: dict[int, Tensor] = {}
+        self._turned_round: dict[tuple[int, torch.dtype], Tensor] = {}
 
     # Reading one token.
 
@@ -54,17 +55,18 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         if "pending" in self.state:
             self.state["pending"][:, :, numbers["pending"]] = q
             numbers["pending"] += 1
-        kv, ring, count = self.state["kv"], self.state["ring"], self.state["count"]
+        q, k = token.rotate(q, k, theta)
+        kv, ring, count = self.state["kv"], self.state["ring"], self.state["count"].view(-1)
         entry = slot + self._entry_offset
-        kv.view(-1, 2 * D)[entry] = torch.cat([token.rotate(k, theta), v], dim=-1).view(B * H, 2 * D)
-        self.state["born"].view(-1)[entry] = numbers["clock"]
+        kv.view(-1, 2 * D).index_copy_(0, entry, torch.cat([k, v], dim=-1).view(B * H, 2 * D))
+        self.state["born"].view(-1).index_fill_(0, entry, numbers["clock"])
         bucket = (ids.reshape(B * H, R) + self._ring_offset).view(-1)
-        members = count.view(-1)[bucket]
-        ring.view(-1)[bucket * W + members % W] = slot.repeat_interleave(R)
-        count.view(-1)[bucket] = members + 1
+        members = count.index_select(0, bucket)
+        ring.view(-1).index_copy_(0, bucket * W + members % W, slot.repeat_interleave(R))
+        count.index_copy_(0, bucket, members + 1)
         seen = ring.view(-1, W).index_select(0, bucket).view(B * H, R * W)
 
-        mixed = self._attend_one(token.rotate(q, theta).view(B * H, D), seen, slot)
+        mixed = self._attend_one(q.view(B * H, D), seen, slot)
         numbers["next_free"] += 1
         numbers["clock"] += 1
         if "pending" in self.state:
@@ -76,9 +78,11 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         dtype, D = torch.promote_types(q.dtype, torch.float32), q.shape[-1]
         entries = (seen.clamp(min=0) + self._entry_offset[:, None]).view(-1)
         kv = self.state["kv"].view(-1, 2 * D).index_select(0, entries).view(*seen.shape, 2 * D).to(dtype)
-        scores = torch.bmm(kv[..., :D], q.to(dtype)[..., None]).squeeze(-1)
-        scores.masked_fill_(seen == own[:, None], SELF_SCORE).masked_fill_(seen == _NONE, -torch.inf)
-        return torch.bmm(scores.softmax(-1)[:, None], kv[..., D:]).squeeze(1).to(q.dtype)
+        # Added to the score of the token itself: beside others it vanishes, and alone it has all the weight.
+        bias = torch.zeros(seen.shape, dtype=dtype, device=q.device)
+        bias.masked_fill_(seen == own[:, None], SELF_SCORE).masked_fill_(seen == _NONE, -torch.inf)
+        scores = torch.baddbmm(bias[:, None], q.to(dtype)[:, None], kv[..., :D].mT)
+        return torch.bmm(scores.softmax(-1), kv[..., D:]).squeeze(1).to(q.dtype)
 
     def _hash_one(self, q: Tensor) -> Tensor:
         """Buckets int64 `[B, H, R]` of one query `[B, H, D]` a head, each row in its own level."""
@@ -94,16 +98,27 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         if factors == (1,):
             return torch.zeros(B, H, R, dtype=torch.int64, device=q.device)
         dtype = torch.promote_types(q.dtype, torch.float32)
-        rotations = self._rotations_of(level, q.device).to(dtype).flatten(2)
-        products = torch.bmm(q.to(dtype).transpose(0, 1), rotations).unflatten(-1, (R, -1))
+        products = torch.bmm(q.to(dtype).transpose(0, 1), self._both_ways(level, q.device, dtype))
         ids: Tensor | None = None
         stride = 1
-        for product in products.split([n // 2 for n in factors], dim=-1):
-            factor_ids = torch.cat([product, -product], dim=-1).argmax(-1)
+        for product, n in zip(products.split([R * n for n in factors], dim=-1), factors, strict=True):
+            factor_ids = product.unflatten(-1, (R, n)).argmax(-1)
             ids = factor_ids if ids is None else ids.add_(factor_ids, alpha=stride)
-            stride *= 2 * product.shape[-1]
+            stride *= n
         assert ids is not None
         return ids.transpose(0, 1)
+
+    def _both_ways(self, level: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """`[H, D, sum of R * n]`, whose largest product is the bucket.
+
+        For each factor n and round these are the columns of a level's rotations, and those turned round.
+        """
+        if (level, dtype) not in self._turned_round:
+            columns = self._rotations_of(level, device).to(dtype)
+            halves = columns.split([n // 2 for n in self.kind.factors_of(level)], dim=-1)
+            both = [torch.cat([half, -half], dim=-1).flatten(2) for half in halves]
+            self._turned_round[level, dtype] = torch.cat(both, dim=-1)
+        return self._turned_round[level, dtype]
 
     def _hash_many(self, q: Tensor, level: int, mask: Tensor | None) -> Tensor:
         """Buckets int32 `[B, H, R, S]` of queries `[B, H, S, D]`."""

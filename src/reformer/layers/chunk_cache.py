@@ -26,19 +26,23 @@ class ChunkCache(LayerCache[LSHSelfAttention]):
     def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
         kind, (B, _, S, D) = self.kind, q.shape
         real = torch.ones(B, S, dtype=torch.bool, device=q.device) if mask is None else mask
+        new = torch.cat([self._rotated(k, lengths), v], dim=-1)
         if not self.state:
             wanted = [kind._choose_num_buckets(length) for length in real.sum(1).tolist()]
-            self.state["num_buckets"] = torch.tensor(wanted, device=q.device)
-        ids = self._hash(q, mask)
-        q, kv = self._rotated(q, lengths), torch.cat([self._rotated(k, lengths), v], dim=-1)
-        if "kv" in self.state:
-            kv = torch.cat([self.state["kv"], kv], dim=2)
-            ids = torch.cat([self.state["ids"], ids], dim=3)
-            real = torch.cat([self.state["real"], real], dim=1)
-            q = torch.nn.functional.pad(q, (0, 0, kv.shape[2] - S, 0))
+            self.numbers["prompt_length"] = S
+            self.state = {
+                "num_buckets": torch.tensor(wanted, device=q.device),
+                "kv": new,
+                "ids": kind._buckets(q, None, mask),
+                "real": real,
+            }
+            return kind.attend(q, k, v, None, mask)
+        kv = torch.cat([self.state["kv"], new], dim=2)
+        ids = torch.cat([self.state["ids"], self._hash(q, mask)], dim=3)
+        real = torch.cat([self.state["real"], real], dim=1)
         self.state |= {"kv": kv, "ids": ids, "real": real}
         return lsh_attention(
-            q,
+            torch.nn.functional.pad(self._rotated(q, lengths), (0, 0, kv.shape[2] - S, 0)),
             kv[..., :D].contiguous(),
             kv[..., D:].contiguous(),
             ids,
@@ -46,6 +50,7 @@ class ChunkCache(LayerCache[LSHSelfAttention]):
             num_chunks_before=kind.num_chunks_before,
             num_chunks_after=kind.num_chunks_after,
             window="chunk",
+            num_chunks=kind._num_chunks(kv.shape[2]),
             key_padding_mask=None if bool(real.all()) else real,
         )[:, :, -S:]
 
@@ -55,17 +60,15 @@ class ChunkCache(LayerCache[LSHSelfAttention]):
 
     def _hash(self, q: Tensor, mask: Tensor | None) -> Tensor:
         """Buckets `[B, H, R, S]` with as many buckets as at the beginning."""
-        given, rows = self.kind.num_buckets, self.state["num_buckets"].tolist()
+        kind, given = self.kind, self.kind.num_buckets
+        if given is None and kind.shape.layout is not None:
+            given = kind.shape.layout.bucket_factors(self.numbers["prompt_length"], kind.chunk_length)
         if given is not None:
-            return self.kind._hash(q, (given,) if isinstance(given, int) else tuple(given), 0, None, mask)
+            return kind._hash(q, (given,) if isinstance(given, int) else tuple(given), 0, None, mask)
         ids = [
-            self.kind._hash(
-                q[b : b + 1],
-                factors(n, self.kind.head_size),
-                0,
-                None,
-                None if mask is None else mask[b : b + 1],
+            kind._hash(
+                q[b : b + 1], factors(n, kind.head_size), 0, None, None if mask is None else mask[b : b + 1]
             )
-            for b, n in enumerate(rows)
+            for b, n in enumerate(self.state["num_buckets"].tolist())
         ]
         return torch.cat(ids)

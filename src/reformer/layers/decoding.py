@@ -6,15 +6,16 @@ a position counts the tokens of its own row.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import override
 
 from reformer.layers.attention import FullSelfAttention, LocalSelfAttention, SelfAttention
-from reformer.layers.positions import rotation_at, turn
+from reformer.layers.positions import angles_at, rotation_at, turn
 from reformer.ops import local_attention
 
 Kind = TypeVar("Kind", bound=SelfAttention)
@@ -32,31 +33,40 @@ class NextToken:
         self.lengths = lengths
         self.device = device
         self._rotations: dict[tuple[int, float, torch.dtype], tuple[Tensor, Tensor]] = {}
-        self._windows: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._windows: dict[tuple[int, int, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     @cached_property
     def positions(self) -> Tensor:
         """int64 `[B]`."""
         return torch.tensor(self.lengths, device=self.device)
 
-    def rotate(self, x: Tensor, theta: float | None) -> Tensor:
-        """Rotary positions of `[B, H, D]`; none without theta."""
+    def rotate(self, q: Tensor, k: Tensor, theta: float | None) -> tuple[Tensor, Tensor]:
+        """Rotary positions of queries and keys `[B, H, D]`, both at once; none without theta."""
         if theta is None:
-            return x
-        key = (x.shape[-1], theta, x.dtype)
+            return q, k
+        D, dtype = q.shape[-1], q.dtype
+        key = (D, theta, dtype)
         if key not in self._rotations:
-            self._rotations[key] = rotation_at(self.positions[:, None], *key)
-        return turn(x, *self._rotations[key])
+            angle = angles_at(self.positions[:, None], D, theta)
+            sin = angle.sin()
+            self._rotations[key] = (
+                torch.cat([angle, angle], dim=-1).cos_().to(dtype),
+                torch.cat([-sin, sin], dim=-1).to(dtype),
+            )
+        cos, sin = self._rotations[key]
+        both = torch.stack([q, k])
+        q, k = torch.addcmul(both * cos, both.roll(D // 2, -1), sin).unbind()
+        return q, k
 
-    def window(self, chunk_length: int, num_chunks_before: int) -> tuple[Tensor, Tensor]:
-        """The place `[B]` of the token in a ring of chunks, and the places `[B, 1, M]` that it cannot see."""
-        key = (chunk_length, num_chunks_before)
+    def window(self, chunk_length: int, num_chunks_before: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The place `[B]` of the token in a ring of M places, and what to add to scores `[B, 1, 1, M]`."""
+        key = (chunk_length, num_chunks_before, dtype)
         if key not in self._windows:
             size = (num_chunks_before + 1) * chunk_length
-            p = self.positions[:, None]
-            held = p - (p - torch.arange(size, device=self.device)) % size
-            first = (p // chunk_length - num_chunks_before).clamp_(min=0) * chunk_length
-            self._windows[key] = self.positions % size, (held < first)[:, None]
+            rows = torch.tensor([p if p < size else size + p % size for p in self.lengths])
+            biases = _window_biases(chunk_length, num_chunks_before, dtype, self.device)
+            bias = biases.index_select(0, rows.to(self.device))
+            self._windows[key] = self.positions % size, bias[:, None, None]
         return self._windows[key]
 
 
@@ -151,13 +161,14 @@ class WindowCache(LayerCache[LocalSelfAttention]):
     def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         kind, kv = self.kind, self.state["kv"]
         theta, D = kind.shape.rope_theta, q.shape[-1]
-        place, hidden = token.window(kind.chunk_length, kind.num_chunks_before)
-        new = torch.cat([token.rotate(k, theta), v], dim=-1)
+        place, bias = token.window(kind.chunk_length, kind.num_chunks_before, _wide(q.dtype))
+        q, k = token.rotate(q, k, theta)
+        new = torch.cat([k, v], dim=-1)
         if len(place) == 1:
             kv[:, :, token.lengths[0] % kv.shape[2]] = new
         else:
             kv[torch.arange(len(place), device=kv.device), :, place] = new
-        return attend_one(token.rotate(q, theta), kv[..., :D], kv[..., D:], hidden)
+        return _attend_one(q, kv[..., :D], kv[..., D:], bias)
 
 
 class FullCache(LayerCache[FullSelfAttention]):
@@ -194,18 +205,44 @@ class FullCache(LayerCache[FullSelfAttention]):
                 "real": longer(self.state["real"], 1, column + max(256, column // 2)),
             }
         kv, real = self.state["kv"], self.state["real"]
-        kv[:, :, column] = torch.cat([token.rotate(k, theta), v], dim=-1)
+        q, k = token.rotate(q, k, theta)
+        kv[:, :, column] = torch.cat([k, v], dim=-1)
         real[:, column] = True
         self.numbers["columns"] = column + 1
-        kv, hidden = kv[:, :, : column + 1], ~real[:, None, : column + 1]
-        return attend_one(token.rotate(q, theta), kv[..., :D], kv[..., D:], hidden)
+        kv, bias = kv[:, :, : column + 1], _excluding(~real[:, : column + 1], _wide(q.dtype))
+        return _attend_one(q, kv[..., :D], kv[..., D:], bias)
 
 
-def attend_one(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """Attention of one query `[B, H, D]` a head over `[B, H, M, D]`, but for `hidden` `[B, 1, M]`."""
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    scores = (k.to(dtype) @ q.to(dtype)[..., None]).squeeze(-1).masked_fill_(hidden, -torch.inf)
-    return (scores.softmax(-1)[..., None, :] @ v.to(dtype)).squeeze(-2).to(q.dtype)
+def _attend_one(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention of one query `[B, H, D]` a head over `[B, H, M, D]`, with `bias` `[B, 1, 1, M]` on scores."""
+    dtype = bias.dtype
+    mixed = F.scaled_dot_product_attention(
+        q.to(dtype)[:, :, None], k.to(dtype), v.to(dtype), attn_mask=bias, scale=1.0
+    )
+    return mixed.squeeze(2).to(q.dtype)
+
+
+@lru_cache(maxsize=8)
+def _window_biases(
+    chunk_length: int, num_chunks_before: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """What to add to scores of a ring of M places: `[2M, M]`, of positions below M, then of later ones."""
+    size = (num_chunks_before + 1) * chunk_length
+    p = torch.arange(2 * size, device=device)[:, None]
+    held = p - (p - torch.arange(size, device=device)) % size  # the position that each place holds
+    first = (p // chunk_length - num_chunks_before).clamp_(min=0) * chunk_length
+    return _excluding(held < first, dtype).flatten(0, 2)
+
+
+def _excluding(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What keeps keys bool `[B, M]` from being seen when added to scores: `[B, 1, 1, M]`."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)[
+        :, None, None
+    ]
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def longer(x: Tensor, dim: int, size: int, fill: int = 0) -> Tensor:

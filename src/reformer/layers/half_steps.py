@@ -167,10 +167,6 @@ class AttentionHalfStep(HalfStep):
         projections = [p for read in self._reads(source, memory) for p in self._project(*read)]
         mixed = self.branch.attend(*projections, self.seed, self._mask)  # type: ignore[operator]
         del projections
-        return self.add_mixed(mixed, target)
-
-    def add_mixed(self, mixed: Tensor, target: Source) -> Tensor:
-        """Add what the branch makes of mixed tokens `[B, T, H * D]`; see `add`."""
         return self._add_rows("project_out", lambda rows: rows, mixed, target, self._out_seed)
 
     def undo(self, source: Source, target: Source, memory: Source | None) -> None:

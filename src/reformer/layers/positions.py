@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -107,10 +108,18 @@ def rotate(x: Tensor, theta: float) -> Tensor:
 
 def rotation_at(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines `[..., D/2]` of the angles of `rotate` at positions `[...]`."""
-    half = head_size // 2
-    frequency = theta ** (-torch.arange(half, device=positions.device, dtype=torch.float64) / half)
-    angle = positions[..., None] * frequency
+    angle = angles_at(positions, head_size, theta)
     return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def angles_at(positions: Tensor, head_size: int, theta: float) -> Tensor:
+    """The angles of `rotate` at positions `[...]`: float64 `[..., D/2]`."""
+    return positions[..., None] * _frequencies(head_size // 2, theta, positions.device)
+
+
+@lru_cache(maxsize=8)
+def _frequencies(half: int, theta: float, device: torch.device) -> Tensor:
+    return theta ** (-torch.arange(half, device=device, dtype=torch.float64) / half)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ rebuild what the stream was before it, and takes the gradient of that one call. 
 layer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from reformer.layers.attention import Attention
 from reformer.layers.chunking import Parameters, autocast_like_now
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
-from reformer.layers.half_steps import AttentionHalfStep, HalfStep, Pass, Source, half_step
+from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
 from reformer.layers.randomness import derive
 from reformer.layers.residuals import LIMIT, RESIDUALS, FixedPoint, Residual
 from reformer.ops.transforms import inside_transform
@@ -139,37 +139,6 @@ class ReversibleStack(nn.Module):
             return _SideBySide.apply(y1, y2), []
         y1, y2, states = _run_stored(self, seed, shared, x, memory, attention_weights)
         return torch.cat([y1, y2], dim=-1).to(x.dtype), states
-
-    @torch.no_grad()
-    def extend(self, x: Tensor, mix: Callable[[int, nn.Module, Tensor], Tensor]) -> Tensor:
-        """Pass new tokens `[B, S, d]` through the layers in evaluation, where others have gone before.
-
-        Args:
-            x: floating.
-            mix: gives for the number of a layer, a branch that attends and what it reads `[B, S, d]` what
-                goes into `branch.project_out`: `[B, S, H * D]`.
-
-        Returns:
-            The two streams side by side `[B, S, 2d]`.
-
-        Raises:
-            FloatingPointError: a stream left its range; the message names the layer.
-        """
-        shared = Pass(self.residual, self.chunk_length, x.dtype, autocast_like_now(x.device.type), None, None)
-        streams = self.residual.encode(x), self.residual.encode(x)
-        sources, _ = _sources(shared, streams, None)
-        overflows = []
-        layer = -1
-        for number, step in enumerate(_half_steps(self, None, shared)):
-            source, target = sources[1 - number % 2], sources[number % 2]
-            if isinstance(step, AttentionHalfStep):
-                layer += isinstance(step.branch, Attention)  # with which each layer begins
-                mixed = mix(layer, step.branch, source.decode(source.data)).contiguous()
-                overflows.append(step.add_mixed(mixed, target))
-            else:
-                overflows.append(step.add(source, target, None))
-        _raise_overflow(self, overflows)
-        return torch.cat([source.decode(source.data) for source in sources], dim=-1)
 
 
 class _Reversible(torch.autograd.Function):

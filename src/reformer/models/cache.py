@@ -27,7 +27,10 @@ class ReformerCache(Cache):
     own goes on where it stands: `model.generate(ids, past_key_values=cache)` with all ids so far, or with new
     ids alone and an attention mask for all.
 
+    Of a decoder that reads an encoder's output, all beams of a source share its keys and values.
+
     Attributes:
+        memory: for each layer with cross-attention the keys and values of the source, projected once.
         columns: how many tokens, padding included, were given to the model.
         lengths: how many real tokens each row has read.
     """
@@ -38,6 +41,7 @@ class ReformerCache(Cache):
         super().__init__(layers=[_layer_cache(layer.attention.self_attention) for layer in stack.layers])  # type: ignore
         self.columns = 0
         self.lengths: list[int] = []
+        self.memory: dict[int, tuple[Tensor, Tensor]] = {}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """How many tokens, padding included, were given to the model."""
@@ -56,11 +60,12 @@ class ReformerCache(Cache):
     def num_bytes(self) -> int:
         """Memory of all tensors, in bytes."""
         tensors = [x for layer in self.layers for x in layer.state.values()]
+        tensors += [x for pair in self.memory.values() for x in pair]
         return sum(x.numel() * x.element_size() for x in tensors)
 
     def reset(self) -> None:
         """Forget everything."""
-        self.columns, self.lengths = 0, []
+        self.columns, self.lengths, self.memory = 0, [], {}
         for layer in self.layers:
             layer.state, layer.numbers = {}, {}
 

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from reformer.layers.attention import Attention
 from reformer.layers.chunking import fill_by_chunks, row_chunks
+from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.decoding import LayerCache, NextToken
-from reformer.layers.feed_forward import FeedForward
 from reformer.layers.residuals import FRACTION_BITS, LIMIT, FixedPoint
 from reformer.layers.reversible import ReversibleStack
 from reformer.models.cache import ReformerCache
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What cross-attention is over: `states` `[B, S, m]`, and bool `mask` `[B, S]` of real tokens or None."""
+
+    states: Tensor
+    mask: Tensor | None
+
+
 def run_with_cache(
-    stack: ReversibleStack, x: Tensor, mask: Tensor | None, cache: ReformerCache, num_last: int
+    stack: ReversibleStack,
+    x: Tensor,
+    mask: Tensor | None,
+    cache: ReformerCache,
+    num_last: int,
+    memory: Memory | None = None,
 ) -> Tensor:
     """Pass new tokens through the layers, and put them into the cache.
 
@@ -25,6 +42,7 @@ def run_with_cache(
         mask: bool `[B, S]`, True where a real token is; real tokens come first.
         cache: of what was read before; changed in place.
         num_last: how many positions to return, from the last; 0 for all.
+        memory: the same at every call; its keys and values are kept in the cache.
 
     Returns:
         The two streams side by side `[B, S or num_last, 2d]`, as `ReversibleStack.run` gives them.
@@ -37,101 +55,120 @@ def run_with_cache(
         cache.lengths = [0] * B
     with torch.inference_mode():  # an operation then costs less, and a step is made of many small ones
         if S == 1 and mask is None and cache.columns:
-            hidden = _read_one(stack, x[:, 0], cache)[:, None]
+            hidden = _read_one(stack, x[:, 0], cache, memory)[:, None]
         else:
-            hidden = _read_many(stack, x, mask, cache, num_last)
+            hidden = _read_many(stack, x, mask, cache, num_last, memory)
     read = [S] * B if mask is None else mask.sum(1).tolist()
     cache.lengths = [n + m for n, m in zip(cache.lengths, read, strict=True)]
     cache.columns += S
     return hidden.clone()  # an ordinary tensor again
 
 
+def _half_steps(stack: ReversibleStack, cache: ReformerCache) -> Iterator[tuple[int, LayerCache[Any], Any]]:
+    """The number of a layer, its cache, a branch; branch n is added to stream n % 2 and reads the other."""
+    for index, (layer, layer_cache) in enumerate(zip(stack.layers, cache.layers, strict=True)):
+        for branch in layer.children():
+            yield index, layer_cache, branch
+
+
 def _read_many(
-    stack: ReversibleStack, x: Tensor, mask: Tensor | None, cache: ReformerCache, num_last: int
-) -> Tensor:
-    """Layer by layer; what is position-wise goes chunk by chunk."""
-    residual, dtype, size = stack.residual, x.dtype, stack.chunk_length
-    stream1, stream2 = residual.encode(x), residual.encode(x)
-    del x
-    rows1, rows2 = stream1.flatten(0, 1), stream2.flatten(0, 1)
-    overflows = []
-    for layer, layer_cache in zip(stack.layers, cache.layers, strict=True):
-        attention, feed_forward = _branches(layer)
-        mixed = _mix(attention, layer_cache, stream2, mask, cache.lengths, stack, dtype).flatten(0, 1)
-        for _, chunk in row_chunks(len(rows1), size):
-            overflows.append(residual.add_(rows1[chunk], attention.project_out(mixed[chunk], None)))
-        del mixed
-        for _, chunk in row_chunks(len(rows1), size):
-            update = feed_forward(residual.decode(rows1[chunk], dtype), None)
-            overflows.append(residual.add_(rows2[chunk], update))
-        _raise_if(torch.stack(overflows).any(), layer_cache, cache)
-        overflows = []
-    streams = [stream[:, -num_last:] if num_last else stream for stream in (stream1, stream2)]
-    return torch.cat([residual.decode(stream, dtype) for stream in streams], dim=-1)
-
-
-def _mix(
-    attention: Attention,
-    layer_cache: LayerCache,
-    stream2: Tensor,
-    mask: Tensor | None,
-    lengths: list[int],
     stack: ReversibleStack,
-    dtype: torch.dtype,
+    x: Tensor,
+    mask: Tensor | None,
+    cache: ReformerCache,
+    num_last: int,
+    memory: Memory | None,
 ) -> Tensor:
-    """What a layer's attention makes of the second stream `[B, S, d]`: `[B, S, H * D]`."""
-    rows = stream2.flatten(0, 1)
+    """Branch by branch; what is position-wise goes chunk by chunk."""
+    residual, dtype = stack.residual, x.dtype
+    streams = residual.encode(x), residual.encode(x)
+    del x
+
+    def read(rows: Tensor) -> Tensor:
+        return residual.decode(rows, dtype)
+
+    for number, (index, layer_cache, branch) in enumerate(_half_steps(stack, cache)):
+        source, target = streams[1 - number % 2], streams[number % 2].flatten(0, 1)
+        mixed = None
+        if isinstance(branch, Attention):
+            q, k, v = branch._heads(*_projected(stack, branch.project_in, source, read))
+            mixed = layer_cache.extend(q, k, v, mask, cache.lengths).transpose(1, 2).flatten(2)
+            del q, k, v
+        elif isinstance(branch, CrossAttention):
+            (q,) = _projected(stack, branch.project_in, source, read)
+            mixed = _attend_to_memory(branch, index, q, cache, memory)
+        overflow = []
+        rows = (source if mixed is None else mixed).flatten(0, 1)
+        for _, chunk in row_chunks(len(rows), stack.chunk_length):
+            update = (
+                branch(read(rows[chunk]), None) if mixed is None else branch.project_out(rows[chunk], None)
+            )
+            overflow.append(residual.add_(target[chunk], update))
+        if torch.stack(overflow).any():
+            raise FloatingPointError(
+                f"layer {index}: a residual stream left [-{LIMIT:g}, {LIMIT:g}), or a branch gave NaN"
+            )
+    return torch.cat([read(stream[:, -num_last:] if num_last else stream) for stream in streams], dim=-1)
+
+
+def _projected(
+    stack: ReversibleStack,
+    project: Callable[[Tensor, None], tuple[Tensor, ...]],
+    source: Tensor,
+    read: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
+    """What a branch projects of a stream `[B, S, d]`: `[B, S, H * D]` each."""
+    rows = source.flatten(0, 1)
     projections = fill_by_chunks(
-        len(rows),
-        stack.chunk_length,
-        lambda _, chunk: attention.project_in(stack.residual.decode(rows[chunk], dtype), None),
+        len(rows), stack.chunk_length, lambda _, chunk: project(read(rows[chunk]), None)
     )
-    q, k, v = attention._heads(*(p.view(*stream2.shape[:2], -1) for p in projections))
-    del projections
-    return layer_cache.extend(q, k, v, mask, lengths).transpose(1, 2).flatten(2)
+    return [p.view(*source.shape[:2], -1) for p in projections]
 
 
-def _read_one(stack: ReversibleStack, x: Tensor, cache: ReformerCache) -> Tensor:
+def _attend_to_memory(
+    branch: CrossAttention, index: int, q: Tensor, cache: ReformerCache, memory: Memory | None
+) -> Tensor:
+    """What cross-attention makes of queries `[B, S, H * D]`; keys and values are projected once."""
+    assert memory is not None
+    if index not in cache.memory:
+        cache.memory[index] = branch.project_memory(memory.states, None)
+    return branch.attend(q, *cache.memory[index], None, memory.mask)
+
+
+def _read_one(stack: ReversibleStack, x: Tensor, cache: ReformerCache, memory: Memory | None) -> Tensor:
     """One token `[B, d]` of each row.
 
-    Streams of int32 are kept as whole numbers in float64 here: the same numbers, in fewer operations.
+    Streams of int32 are kept in float64 here, which holds their values exactly, in fewer operations.
     """
     token = NextToken(cache.lengths, x.device)
-    exact, dtype = isinstance(stack.residual, FixedPoint), x.dtype
+    exact, dtype, B = isinstance(stack.residual, FixedPoint), x.dtype, len(x)
     wide = torch.promote_types(dtype, torch.float32)
     scale = 2.0**FRACTION_BITS
 
-    def units(update: Tensor) -> Tensor:
-        return update.to(wide).mul(scale).round_() if exact else update
+    def add(stream: Tensor, update: Tensor) -> None:
+        if exact:
+            stream.add_(update.to(wide).mul(scale).round_(), alpha=1 / scale)
+        else:
+            stream.add_(update)
 
-    def value(stream: Tensor) -> Tensor:
-        return stream.to(wide).mul_(1 / scale).to(dtype) if exact else stream.to(dtype)
-
-    stream1 = units(x).to(torch.float64 if exact else wide)
-    stream2 = stream1.clone()
-    B = len(x)
-    for layer, layer_cache in zip(stack.layers, cache.layers, strict=True):
-        attention, feed_forward = _branches(layer)
-        H = attention.self_attention.num_heads
-        q, k, v = (p.view(B, H, -1) for p in attention.project_in(value(stream2), None))
-        mixed = layer_cache.step(q, k, v, token)
-        stream1 += units(attention.project_out(mixed.flatten(1), None))
-        stream2 += units(feed_forward(value(stream1), None))
-    hidden = torch.cat([stream1, stream2], dim=-1)
-    if not hidden.abs().amax() < (LIMIT * scale if exact else torch.inf):
+    stream = torch.zeros(x.shape, dtype=torch.float64 if exact else wide, device=x.device)
+    add(stream, x)
+    streams = stream, stream.clone()
+    for number, (index, layer_cache, branch) in enumerate(_half_steps(stack, cache)):
+        source = streams[1 - number % 2].to(wide).to(dtype)
+        if isinstance(branch, Attention):
+            H = branch.self_attention.num_heads
+            q, k, v = (p.view(B, H, -1) for p in branch.project_in(source, None))
+            update = branch.project_out(layer_cache.step(q, k, v, token).flatten(1), None)
+        elif isinstance(branch, CrossAttention):
+            (q,) = branch.project_in(source[:, None], None)
+            update = branch.project_out(_attend_to_memory(branch, index, q, cache, memory)[:, 0], None)
+        else:
+            update = branch(source, None)
+        add(streams[number % 2], update)
+    hidden = torch.cat(streams, dim=-1)
+    if not hidden.abs().amax() < (LIMIT if exact else torch.inf):
         raise FloatingPointError(
             f"position {max(cache.lengths)}: a residual stream left [-{LIMIT:g}, {LIMIT:g}), or is NaN"
         )
-    return value(hidden)
-
-
-def _branches(layer: torch.nn.Module) -> tuple[Attention, FeedForward]:
-    return layer.attention, layer.feed_forward  # type: ignore[return-value]
-
-
-def _raise_if(overflow: Tensor, layer_cache: LayerCache, cache: ReformerCache) -> None:
-    if overflow:
-        raise FloatingPointError(
-            f"layer {cache.layers.index(layer_cache)}: a residual stream left [-{LIMIT:g}, {LIMIT:g}), "
-            "or a branch gave NaN"
-        )
+    return hidden.to(wide).to(dtype)

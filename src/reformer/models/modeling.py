@@ -41,7 +41,8 @@ from reformer.layers.reversible import ReversibleLayer, ReversibleStack
 from reformer.layers.transformers_layout import TransformersLayout
 from reformer.models.cache import ReformerCache
 from reformer.models.configuration import ReformerConfig
-from reformer.models.decoding import run_with_cache
+from reformer.models.decoding import Memory, run_with_cache
+from reformer.models.sampling import RowSampling
 
 _OLD_CONSTANTS = (r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$")
 """What old versions of transformers saved besides weights: constants, and the head's bias twice."""
@@ -333,6 +334,7 @@ class ReformerModel(ReformerPreTrainedModel):
         inputs_embeds: Tensor | None,
         cache: ReformerCache,
         num_last: int,
+        memory: Memory | None = None,
     ) -> _Encoded:
         """Encode tokens that come after those in a cache, in evaluation, and put them there.
 
@@ -342,13 +344,17 @@ class ReformerModel(ReformerPreTrainedModel):
             inputs_embeds: `[B, S, d]` instead of input_ids.
             cache: changed in place.
             num_last: give the last positions only; 0 for all.
+            memory: what cross-attention is over, the same at every call.
 
         Raises:
             ValueError: shapes do not fit, or the model is in training mode.
         """
         if self.training:
             raise ValueError("a decode cache needs the model in evaluation mode: call model.eval()")
-        shape = (input_ids if input_ids is not None else inputs_embeds).shape  # type: ignore[union-attr]
+        given = inputs_embeds if input_ids is None else input_ids
+        if given is None:
+            raise ValueError("give either input_ids or inputs_embeds")
+        shape = given.shape
         if cache.columns and cache.batch_size != shape[0]:
             raise ValueError(f"past_key_values has {cache.batch_size} rows, the new tokens {shape[0]}")
         if attention_mask is not None and attention_mask.shape[1] == cache.columns + shape[1]:
@@ -366,7 +372,7 @@ class ReformerModel(ReformerPreTrainedModel):
         else:
             x = self.embeddings(inputs_embeds, None)
         del inputs_embeds
-        hidden = run_with_cache(self.encoder, x, mask, cache, 0 if order is not None else num_last)
+        hidden = run_with_cache(self.encoder, x, mask, cache, 0 if order is not None else num_last, memory)
         if order is not None:
             hidden = _reordered(hidden, order.argsort(dim=1)[:, -num_last:])
         return _Encoded(hidden, None, None, None)
@@ -451,7 +457,7 @@ class _LanguageModel(_WithHead):
         )[0].squeeze(-1)
 
 
-class ReformerForCausalLM(_LanguageModel, GenerationMixin):
+class ReformerForCausalLM(_LanguageModel, RowSampling, GenerationMixin):
     """A Reformer that predicts the next token. Needs `is_decoder=True`."""
 
     _is_stateful = True  # a ReformerCache cannot be cut back, so there is no assisted decoding

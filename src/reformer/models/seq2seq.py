@@ -6,15 +6,14 @@ the decoder is causal, and each of its layers also attends to all of the encoder
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from reformer.layers.attention import Attention
 from reformer.layers.chunking import chunked
-from reformer.layers.cross_attention import CrossAttention
+from reformer.models.cache import ReformerCache
+from reformer.models.decoding import Memory
 from reformer.models.modeling import (
     IGNORED,
     ReformerLMHead,
@@ -27,11 +26,11 @@ from reformer.models.modeling import (
     _wanted,
     _WithHead,
 )
-from reformer.models.seq2seq_cache import Seq2SeqCache
+from reformer.models.sampling import RowSampling
 from reformer.models.seq2seq_configuration import ReformerSeq2SeqConfig
 
 
-class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
+class ReformerForSeq2SeqLM(_WithHead, RowSampling, GenerationMixin):
     """A Reformer of an encoder and a decoder, as for translation and summaries."""
 
     config_class = ReformerSeq2SeqConfig  # type: ignore[assignment]
@@ -80,7 +79,7 @@ class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        past_key_values: Seq2SeqCache | None = None,
+        past_key_values: ReformerCache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int = 0,
         output_hidden_states: bool | None = None,
@@ -132,16 +131,16 @@ class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
         if use_cache or past_key_values is not None:
             if labels is not None or output_hidden_states or output_attentions:
                 raise ValueError("labels, hidden states and attentions need use_cache=False")
-            cache = Seq2SeqCache() if past_key_values is None else past_key_values
-            hidden = self._extend(
-                cache,
+            cache = ReformerCache(self.decoder.encoder) if past_key_values is None else past_key_values
+            mask = None if attention_mask is None else attention_mask.bool()
+            decoded = self.decoder.read(
                 decoder_input_ids,
-                decoder_inputs_embeds,
                 decoder_attention_mask,
-                memory,
-                attention_mask,
+                decoder_inputs_embeds,
+                cache,
+                logits_to_keep,
+                Memory(memory, mask),
             )
-            decoded = _Encoded(hidden, None, None, None)
         else:
             decoded = self.decoder.encode(
                 decoder_input_ids,
@@ -181,7 +180,7 @@ class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
         self,
         input_ids: Tensor,
         next_sequence_length: int | None = None,
-        past_key_values: Seq2SeqCache | None = None,
+        past_key_values: ReformerCache | None = None,
         attention_mask: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: BaseModelOutput | None = None,
@@ -204,6 +203,16 @@ class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
             "logits_to_keep": 1,
         }
 
+    def _maybe_prepare_encoder_kwargs_for_generation(  # type: ignore[override]
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Keep the source, which tells rows apart that all begin with the same token."""
+        if not inputs_tensor.is_floating_point():
+            model_kwargs["source_ids"] = inputs_tensor
+        return super()._maybe_prepare_encoder_kwargs_for_generation(  # type: ignore[misc]
+            inputs_tensor, model_kwargs, *args, **kwargs
+        )
+
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,
         expand_size: int = 1,
@@ -217,43 +226,6 @@ class ReformerForSeq2SeqLM(_WithHead, GenerationMixin):
             expand_size, False, input_ids, **kwargs
         )
         return input_ids, kwargs | {"encoder_outputs": encoder_outputs}
-
-    @torch.no_grad()
-    def _extend(
-        self,
-        cache: Seq2SeqCache,
-        input_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        attention_mask: Tensor | None,
-        memory: Tensor,
-        memory_mask: Tensor | None,
-    ) -> Tensor:
-        """The decoder's streams `[B, S, 2d]` at new target tokens, which go into the cache."""
-        if self.training:
-            raise ValueError("a decode cache needs the model in evaluation mode: call model.eval()")
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("give decoder_input_ids, decoder_inputs_embeds or labels")
-            inputs_embeds = self.decoder.embeddings.word_embeddings(input_ids)
-        B, new, _ = inputs_embeds.shape
-        mask = torch.ones(B, cache.get_seq_length() + new, dtype=torch.bool, device=inputs_embeds.device)
-        if attention_mask is not None:
-            if attention_mask.shape != mask.shape:
-                raise ValueError(
-                    f"decoder_attention_mask must be {list(mask.shape)}, of the tokens in the cache and the "
-                    f"new ones, got {list(attention_mask.shape)}"
-                )
-            mask = attention_mask.bool()
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
-        padded, source_mask = not mask.all(), None if memory_mask is None else memory_mask.bool()
-
-        def mix(layer: int, branch: nn.Module, x: Tensor) -> Tensor:
-            if isinstance(branch, CrossAttention):
-                return cache.mix_memory(layer, branch, x, memory, source_mask)
-            assert isinstance(branch, Attention)
-            return cache.mix(layer, branch, x, mask if padded else None)
-
-        return self.decoder.encoder.extend(self.decoder.embeddings.at(inputs_embeds, positions), mix)
 
     def _logits(self, decoded: _Encoded, logits_to_keep: int) -> Tensor:
         hidden = decoded.hidden[:, -logits_to_keep:] if logits_to_keep else decoded.hidden
