@@ -15,6 +15,7 @@ import typer
 
 from reformer.cli.bench import bench
 from reformer.cli.convert import convert
+from reformer.cli.dna import app as dna
 from reformer.cli.evaluate import evaluate
 from reformer.cli.generate import generate
 from reformer.cli.info import info
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 for command in (quickstart, train, evaluate, generate, bench, convert, info):
     app.command()(command)
+app.add_typer(dna, name="dna")
 
 
 def _print_version(wanted: bool) -> None:

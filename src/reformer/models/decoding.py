@@ -105,7 +105,7 @@ def _read_one(stack: ReversibleStack, x: Tensor, cache: ReformerCache) -> Tensor
         return update.to(wide).mul(scale).round_() if exact else update
 
     def value(stream: Tensor) -> Tensor:
-        return stream.to(wide).mul_(1 / scale).to(dtype) if exact else stream.to(dtype)
+        return stream.to(wide).mul(1 / scale).to(dtype) if exact else stream.to(dtype)
 
     stream1 = units(x).to(torch.float64 if exact else wide)
     stream2 = stream1.clone()

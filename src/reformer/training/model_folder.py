@@ -10,9 +10,9 @@ from reformer.training.json_file import read_json
 from reformer.training.safetensors_header import TensorEntry, read_safetensors_header
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reformer.models.auto import ReformerForCausalLM
+    from reformer.models.auto import ReformerForCausalLM, ReformerForMaskedLM
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -67,36 +67,50 @@ def load_model(path: Path, device: str = "auto") -> tuple[ReformerForCausalLM, P
 
     Raises:
         UserError: for a missing, damaged or foreign file, a weight that is not finite, a tokenizer that does
-            not fit the model, and a device that is not there.
+            not fit the model, a model of another kind, and a device that is not there.
     """
+    return _load(path, device, ("ReformerForCausalLM",))
+
+
+def load_language_model(
+    path: Path, device: str = "auto"
+) -> tuple[ReformerForCausalLM | ReformerForMaskedLM, PreTrainedTokenizerBase]:
+    """Loads a causal or a masked model; see `load_model`. Which it is, `model.config.is_decoder` says."""
+    return _load(path, device, ("ReformerForCausalLM", "ReformerForMaskedLM"))
+
+
+def _load(path: Path, device: str, kinds: tuple[str, ...]) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A model of one of some kinds; of the first where its folder does not say which it is."""
     from transformers.utils import logging
 
-    from reformer.models.auto import ReformerConfig, ReformerForCausalLM
+    from reformer.models import auto
 
     folder = find_model_folder(path)
     torch_device = resolve_device(device)
     config = read_model_config(folder)
-    if config.get("model_type") != ReformerConfig.model_type:
+    if config.get("model_type") != auto.ReformerConfig.model_type:
         hint = "; `reformer convert` makes one of it" if config.get("model_type") == "reformer" else ""
         raise UserError(
-            f"{folder / CONFIG_FILE}: expected model_type {ReformerConfig.model_type!r}, "
+            f"{folder / CONFIG_FILE}: expected model_type {auto.ReformerConfig.model_type!r}, "
             f"got {config.get('model_type')!r}{hint}"
         )
+    (kind,) = (config.get("architectures") or kinds)[:1]
+    if kind not in kinds:
+        raise UserError(f"{folder / CONFIG_FILE}: expected {' or '.join(kinds)}, got {kind}")
     read_model_header(folder)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        loaded: Any = ReformerForCausalLM.from_pretrained(
+        model, loading = getattr(auto, kind).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    model: ReformerForCausalLM = loaded[0]
     for problem in ("missing_keys", "unexpected_keys"):
-        if names := sorted(loaded[1][problem]):
-            kind = problem.removesuffix("_keys")
+        if names := sorted(loading[problem]):
+            which = problem.removesuffix("_keys")
             raise UserError(
-                f"{folder / WEIGHTS_FILE}: {len(names)} {kind} tensor(s), the first is {names[0]}"
+                f"{folder / WEIGHTS_FILE}: {len(names)} {which} tensor(s), the first is {names[0]}"
             )
     _check_finite(model, folder)
     tokenizer = _load_tokenizer(folder)
@@ -104,8 +118,7 @@ def load_model(path: Path, device: str = "auto") -> tuple[ReformerForCausalLM, P
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}"
         )
-    model.to(torch_device)  # type: ignore[arg-type]
-    return model.eval(), tokenizer
+    return model.to(torch_device).eval(), tokenizer
 
 
 def resolve_device(device: str) -> str:
@@ -139,7 +152,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     )
 
 
-def _check_finite(model: ReformerForCausalLM, folder: Path) -> None:
+def _check_finite(model: PreTrainedModel, folder: Path) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(

@@ -1,0 +1,8 @@
+"""`reformer dna`: one module and one typed function per command."""
+
+import typer
+
+from reformer.cli.dna.score import score
+
+app = typer.Typer(no_args_is_help=True, help="Genomes: from FASTA and standard files to standard files.")
+app.command()(score)
