@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from reformer.genomics.variants import (
     read_variants,
     write_scored_variants,
 )
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 MAX_WINDOW = 1 << 20
 REF_MISMATCH = Filter("REF_MISMATCH", "REF is not what the genome has there; not scored")
@@ -173,12 +170,3 @@ def _ratios(changes: list[Change | None], strand: StrandedSequence, likelihood: 
 def _mean(forward: Nats, reverse: Nats) -> Nats:
     """The mean of strands; of one alone where the other has no base to compare."""
     return np.where(np.isnan(forward), reverse, np.where(np.isnan(reverse), forward, (forward + reverse) / 2))
-
-
-def model_lower_case(tokenizer: PreTrainedTokenizerBase, owner: Any) -> LowerCase:
-    """What a model's tokenizer does with lower-case letters; UserError if it is not one of nucleotides."""
-    from reformer.data.tokenizers import NucleotideTokenizer
-
-    if not isinstance(tokenizer, NucleotideTokenizer):
-        raise UserError(f"{owner}: a model of {type(tokenizer).__name__}: expected one of nucleotides")
-    return tokenizer.lower_case

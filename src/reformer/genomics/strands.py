@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ from reformer.errors import UserError
 from reformer.genomics.changes import Change
 from reformer.genomics.coordinates import Interval, Strand
 from reformer.genomics.genome import Genome
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TokenIds = npt.NDArray[np.uint8]
 
@@ -78,3 +82,12 @@ def changed_ids(sequence: StrandedSequence, change: Change, first: int, end: int
     missing = end - change.start - len(inserted)
     behind = sequence.letters(change.end, change.end + missing)
     return sequence.ids_of(before + inserted + behind, f"{sequence.genome.path}: in {sequence.name!r}")
+
+
+def model_lower_case(tokenizer: PreTrainedTokenizerBase, owner: Any) -> LowerCase:
+    """What a model's tokenizer does with lower-case letters; UserError if it is not one of nucleotides."""
+    from reformer.data.tokenizers import NucleotideTokenizer
+
+    if not isinstance(tokenizer, NucleotideTokenizer):
+        raise UserError(f"{owner}: a model of {type(tokenizer).__name__}: expected one of nucleotides")
+    return tokenizer.lower_case

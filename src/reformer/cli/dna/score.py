@@ -44,9 +44,9 @@ def score(
         check_output,
         check_variants,
         check_window,
-        model_lower_case,
         write_likelihood_ratios,
     )
+    from reformer.genomics.strands import model_lower_case
     from reformer.training.model_folder import load_language_model
     from reformer.training.progress import progress_bar
 
