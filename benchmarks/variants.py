@@ -1,6 +1,6 @@
 """Do variant scores tell what breaks a gene from what does not? 1,000 synthetic variants of yeast.
 
-    python -m benchmarks.variants [--steps 400] [--out benchmarks/results]
+    python -m benchmarks.variants [--steps 300] [--out benchmarks/results]
 
 A small causal model is trained for some minutes on chromosome 1 of *S. mikatae* and *S. kudriavzevii*, with
 `reformer train`'s machinery, and scores variants of *S. cerevisiae* chromosome I, which it has not seen, with
@@ -55,7 +55,7 @@ MODEL = {
     "num_attention_heads": 2,
     "attention_head_size": 64,
     "feed_forward_size": 256,
-    "attn_layers": ["local", "lsh", "local", "lsh"],
+    "attn_layers": ["local", "lsh"],
     "num_hashes": 1,
     "position_embedding_type": "rotary",
     "hidden_act": "gelu",
@@ -155,7 +155,7 @@ def _together(scores: dict[str, npt.NDArray], kinds: tuple[str, ...]) -> npt.NDA
 def main() -> None:
     """Train, score, compare, print and write `variants.json`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--window", type=int, default=2048)
     parser.add_argument("--reach", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
