@@ -50,6 +50,9 @@ class DataSection(_Section):
         format: "fasta" (nucleotides, one token a base) or "text" (one token a byte); "auto" tells by content.
         lower_case: what lower-case bases become, "fold" (upper case) or "keep" (tokens of their own).
         reverse_complement: read every second window of nucleotides, by chance, as the other strand has it.
+        held_out_regions: a BED file of regions of the training files that are left out of the training and
+            evaluated on, under the name "held_out".
+        held_out_records: names of whole sequences of the training files, likewise.
         cache_dir: where the token arrays are kept between runs; the user's cache folder by default.
     """
 
@@ -58,6 +61,8 @@ class DataSection(_Section):
     format: Literal["auto", "fasta", "text"] = "auto"
     lower_case: Literal["fold", "keep"] = "fold"
     reverse_complement: bool = False
+    held_out_regions: FilePath | None = None
+    held_out_records: list[FilePath] = []
     cache_dir: FilePath | None = None
 
 
@@ -85,6 +90,7 @@ class TrainingSection(_Section):
     """How the model is trained.
 
     Attributes:
+        objective: "causal" (the next token) or "masked" (tokens that are hidden, see `training.masking`).
         seed: determines the weights at the start, the windows, the dropout and the hash rotations.
         lengths: the stages of the sequence length, in order.
         gradient_accumulation: forward passes per optimizer step.
@@ -103,6 +109,7 @@ class TrainingSection(_Section):
         device: "auto" (a GPU where there is one), "cpu" or "cuda"; `torchrun` uses one GPU a process.
     """
 
+    objective: Literal["causal", "masked"] = "causal"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     lengths: Annotated[list[Stage], Field(min_length=1)]
     gradient_accumulation: Count = 1
@@ -163,12 +170,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         OSError: when the file cannot be read.
     """
     recipe = load_sections(path, overrides)
-    recipe.model = _checked_model_fields(recipe._file, recipe.model)
+    is_causal = recipe.training.objective == "causal"
+    recipe.model = _checked_model_fields(recipe._file, recipe.model, is_causal)
     recipe.output_dir = _absolute(recipe.output_dir)
     recipe.data.train = [_absolute(name) for name in recipe.data.train]
     recipe.data.eval = {name: [_absolute(file) for file in files] for name, files in recipe.data.eval.items()}
     if recipe.data.cache_dir is not None:
         recipe.data.cache_dir = _absolute(recipe.data.cache_dir)
+    if recipe.data.held_out_regions is not None:
+        recipe.data.held_out_regions = _absolute(recipe.data.held_out_regions)
     return recipe
 
 
@@ -235,7 +245,7 @@ def _model_fields() -> dict[str, Any]:
     return {name: kind for name, kind in fields.items() if name not in _NOT_IN_RECIPE}
 
 
-def _checked_model_fields(file: RecipeFile, values: dict[str, Any]) -> dict[str, Any]:
+def _checked_model_fields(file: RecipeFile, values: dict[str, Any], is_causal: bool) -> dict[str, Any]:
     """The fields that the recipe gives, completed by the defaults of `ReformerConfig`."""
     from reformer.models.auto import ReformerConfig
 
@@ -248,7 +258,7 @@ def _checked_model_fields(file: RecipeFile, values: dict[str, Any]) -> dict[str,
         keys = [f"model.{name}" for name in fields]
         raise first_error(file, ("model",), values, error.errors(), keys) from error
     try:
-        config = ReformerConfig(**values, is_decoder=True)
+        config = ReformerConfig(**values, is_decoder=is_causal)
     except (ValueError, TypeError) as error:
         message = " ".join(str(error).split())
         named = next((name for name in values if name in message), None)

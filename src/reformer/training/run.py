@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from reformer.data.tokens import TokenArray
-    from reformer.models.auto import ReformerForCausalLM
+    from reformer.models.auto import ReformerForCausalLM, ReformerForMaskedLM
     from reformer.training.batches import TrainingBatches
     from reformer.training.trainer import ReformerTrainer
 
@@ -118,27 +118,30 @@ def _resolve_device(recipe: Recipe) -> str:
         raise recipe.error("training.device", str(error)) from error
 
 
-def _build_model(recipe: Recipe, train: TokenArray) -> tuple[ReformerForCausalLM, PreTrainedTokenizerBase]:
+def _build_model(
+    recipe: Recipe, train: TokenArray
+) -> tuple[ReformerForCausalLM | ReformerForMaskedLM, PreTrainedTokenizerBase]:
     """A new model with the tokenizer of the data; its weights follow from the seed."""
     from transformers import set_seed
     from transformers.utils import logging
 
     from reformer.data.tokenizers import tokenizer_for
-    from reformer.models.auto import ReformerConfig, ReformerForCausalLM
+    from reformer.models.auto import ReformerConfig, ReformerForCausalLM, ReformerForMaskedLM
 
     logging.disable_progress_bar()
     tokenizer = tokenizer_for(train)
+    is_causal = recipe.training.objective == "causal"
     try:
         config = ReformerConfig(
             **recipe.model,
-            is_decoder=True,
+            is_decoder=is_causal,
             vocab_size=len(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
         set_seed(recipe.training.seed)
-        model = ReformerForCausalLM(config)
+        model = ReformerForCausalLM(config) if is_causal else ReformerForMaskedLM(config)
     except (ValueError, TypeError) as error:
         raise recipe.error("model", " ".join(str(error).split())) from error
     return model, tokenizer
@@ -157,6 +160,7 @@ def _trainer(
     from transformers import set_seed
 
     from reformer.training.batches import TrainingBatches
+    from reformer.training.masking import Masking
     from reformer.training.trainer import ReformerTrainer
 
     training = recipe.training
@@ -167,6 +171,7 @@ def _trainer(
         training.seed,
         items_per_step,
         other_strand=recipe.data.reverse_complement,
+        masking=None if training.objective == "causal" else Masking(data.train, training.seed),
     )
     recorders: list[Recorder] = []
     seconds = 0.0
@@ -191,7 +196,7 @@ def _trainer(
     return trainer
 
 
-def _compile(recipe: Recipe, model: ReformerForCausalLM, use_cpu: bool) -> None:
+def _compile(recipe: Recipe, model: ReformerForCausalLM | ReformerForMaskedLM, use_cpu: bool) -> None:
     compiler = os.environ.get("CXX") or "g++"
     if use_cpu and shutil.which(compiler) is None:
         raise recipe.error("training.compile", f"needs a C++ compiler on a CPU; {compiler} was not found")
