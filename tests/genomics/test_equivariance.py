@@ -30,7 +30,6 @@ def test_a_masked_model(vocab_size):
     torch.testing.assert_close(other.flip(1)[..., order][real], found[real], rtol=0, atol=1e-5)
     plain = inner(ids, mask).logits
     assert (found - plain)[real].abs().max() > 0.1  # which the inner model is not
-    assert found.argmax(-1)[real].unique().numel() > 2
 
 
 def test_classes_of_both_strands_and_the_loss():

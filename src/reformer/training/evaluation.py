@@ -118,7 +118,7 @@ def evaluate_bits(
     row_of = {name: row for row, name in enumerate(names)}
     sums = np.zeros((len(names), longest.bit_length() + 1, 4))
     is_base = _base_table(array)
-    masking = None if model.config.is_decoder else Masking(array, seed=0)
+    masking = None if hasattr(model, "token_losses") else Masking(array, seed=0)
     index, number = process
     was_training = model.training
     model.eval()

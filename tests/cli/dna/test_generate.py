@@ -8,11 +8,16 @@ from Bio import SeqIO
 from tests.cli.conftest import RunCommand
 
 
+def records(path: Path) -> list:
+    with open(path) as file:
+        return list(SeqIO.parse(file, "fasta"))
+
+
 def test_from_nothing(run_command: RunCommand, finished_run: Path, tmp_path: Path) -> None:
     def draw(name: str, *options: str) -> dict[str, str]:
         outcome = run_command("dna", "generate", finished_run, name, "--length", "130", *options)
         assert (outcome.code, outcome.err) == (0, "")
-        return {record.description: str(record.seq) for record in SeqIO.parse(tmp_path / name, "fasta")}
+        return {record.description: str(record.seq) for record in records(tmp_path / name)}
 
     three = draw("a.fa", "--number", "3")
     assert list(three) == [f"sequence_{i + 1} prompt=0 seed={i}" for i in range(3)]
@@ -31,13 +36,13 @@ def test_from_prompts(run_command: RunCommand, finished_run: Path, tmp_path: Pat
         "dna", "generate", finished_run, "o.fa", "--prompt-file", "p.fa", "--number", "2", "--length", "9"
     )
     assert outcome.out == "o.fa: 4 sequences\n"
-    found = {record.id: str(record.seq) for record in SeqIO.parse(tmp_path / "o.fa", "fasta")}
+    found = {record.id: str(record.seq) for record in records(tmp_path / "o.fa")}
     assert list(found) == ["x_1", "x_2", "y_1", "y_2"]
     assert [len(letters) for letters in found.values()] == [16, 16, 11, 11]
     assert found["x_2"].startswith("ACGTTGG")
     one = run_command("dna", "generate", finished_run, "one.fa", "--prompt", "ACGTTGG", "--length", "9")
     assert one.code == 0
-    assert str(next(SeqIO.parse(tmp_path / "one.fa", "fasta")).seq) == found["x_1"]
+    assert str(records(tmp_path / "one.fa")[0].seq) == found["x_1"]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,11 @@ def test_a_run_with_held_out_regions_and_species(
     # What was trained is what the other commands read.
     assert run_command("evaluate", "run", other, "--json").code == 0
     assert run_command("dna", "embed", "run", other, "e.parquet").code == 0
+    (tmp_path / "v.vcf").write_text(
+        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+        f"record0\t30\t.\t{genome.read_text().split()[1][29]}\tACG\t.\t.\t.\n"
+    )
+    assert run_command("dna", "score", "run", "v.vcf", genome, "s.vcf.gz").out == "s.vcf.gz: 1 variants\n"
     resumed = run_command("train", "run/recipe.yaml", "--resume")
     assert resumed.code == 0, resumed.err
 

@@ -18,6 +18,11 @@ from tests.training.conftest import write_fasta
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 FIELDS = ("REFORMER_LLR", "REFORMER_LLR_FWD", "REFORMER_LLR_REV")
 OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
+# Tests may run where Ctrl-C is ignored.
+INTERRUPTIBLE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from reformer.cli import main; sys.exit(main())"
+)
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
@@ -193,17 +198,8 @@ def test_ctrl_c_leaves_nothing(finished_run: Path, tmp_path: Path) -> None:
         *(("record0", p, letters[p - 1], OTHER[letters[p - 1]]) for p in range(1, 15_000, 3)),
     )
     (tmp_path / "out").mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        "reformer",
-        "dna",
-        "score",
-        "model",
-        "v.vcf",
-        "genome.fa",
-        "out/o.vcf.gz",
-    ]
+    arguments = ["dna", "score", "model", "v.vcf", "genome.fa", "out/o.vcf.gz"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         while not list((tmp_path / "out").iterdir()):
             assert process.poll() is None
