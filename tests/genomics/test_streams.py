@@ -16,7 +16,7 @@ from reformer.genomics.features import Feature
 from reformer.genomics.genome import Genome
 from reformer.genomics.gff3 import read_gff3, write_gff3
 from reformer.genomics.tracks import write_bigwig
-from reformer.genomics.variants import InfoField, write_scored_variants
+from reformer.genomics.variants import InfoField, Scored, write_scored_variants
 
 kind, size, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3] + "/"
 rng = np.random.default_rng(0)
@@ -33,7 +33,10 @@ elif kind == "vcf":
         file.write("##fileformat=VCFv4.2\n##contig=<ID=c>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
         file.writelines(f"c\t{i + 1}\t{'n' * 200}\tA\tC\t.\t.\t.\n" for i in range(size))
     field = InfoField("LLR", "A", "Float", "score")
-    write_scored_variants(folder + "b.vcf.gz", folder + "a.vcf", [field], lambda variant: {"LLR": (0.5,)})
+    scored = Scored({"LLR": (0.5,)})
+    write_scored_variants(
+        folder + "b.vcf.gz", folder + "a.vcf", [field], lambda variants: (scored for _ in variants)
+    )
 elif kind == "bigwig":
     blocks = (("c", i * 1000, rng.normal(size=1000)) for i in range(size // 40))
     write_bigwig(folder + "a.bw", {"c": size * 25}, blocks)

@@ -4,7 +4,14 @@ import pytest
 
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval
-from reformer.genomics.variants import InfoField, read_variants, variant_sequences, write_scored_variants
+from reformer.genomics.variants import (
+    Filter,
+    InfoField,
+    Scored,
+    read_variants,
+    variant_sequences,
+    write_scored_variants,
+)
 
 VCF = b"""##fileformat=VCFv4.2
 ##contig=<ID=c,length=100>
@@ -24,6 +31,10 @@ FIELDS = [InfoField("LLR", "A", "Float", 'score of "each" ALT'), InfoField("WIN"
 def score(variant):
     values = tuple(-1.5 * (i + 1) for i in range(len(variant.alternatives)))
     return {"LLR": values, "WIN": 64} if values else {}
+
+
+def one_by_one(score):
+    return lambda variants: (Scored(score(variant)) for variant in variants)
 
 
 def test_positions_count_from_0(write):
@@ -55,7 +66,7 @@ def test_scores_are_added_and_all_else_stays(write, tmp_path, kind):
                 out.write(record)
     path = tmp_path / "out" / "scored.vcf.gz"
     path.parent.mkdir()
-    write_scored_variants(path, source, FIELDS, score)
+    write_scored_variants(path, source, FIELDS, one_by_one(score))
     assert sorted(file.name for file in path.parent.iterdir()) == ["scored.vcf.gz", "scored.vcf.gz.tbi"]
     with pysam.VariantFile(str(path)) as found, pysam.VariantFile(str(source)) as before:
         assert str(found.header).startswith("##fileformat=VCFv4.2")
@@ -73,7 +84,7 @@ def test_scores_are_added_and_all_else_stays(write, tmp_path, kind):
 
 
 def test_columns_are_copied_as_they_are(write, tmp_path):
-    write_scored_variants(tmp_path / "o.vcf.gz", write("a.vcf", VCF), FIELDS, score)
+    write_scored_variants(tmp_path / "o.vcf.gz", write("a.vcf", VCF), FIELDS, one_by_one(score))
     with pysam.BGZFile(str(tmp_path / "o.vcf.gz")) as file:
         lines = file.read().splitlines()
     assert [line for line in VCF.splitlines() if line.startswith(b"##")] == lines[:6]
@@ -84,11 +95,41 @@ def test_columns_are_copied_as_they_are(write, tmp_path):
 def test_twice_the_same_file(write, tmp_path):
     source = write("a.vcf", VCF)
     for name in ("1.vcf.gz", "2.vcf.gz"):
-        write_scored_variants(tmp_path / name, source, FIELDS, score)
+        write_scored_variants(tmp_path / name, source, FIELDS, one_by_one(score))
     assert (tmp_path / "1.vcf.gz").read_bytes() == (tmp_path / "2.vcf.gz").read_bytes()
     # What is scored already can be scored again.
-    write_scored_variants(tmp_path / "3.vcf.gz", tmp_path / "1.vcf.gz", FIELDS, score)
+    write_scored_variants(tmp_path / "3.vcf.gz", tmp_path / "1.vcf.gz", FIELDS, one_by_one(score))
     assert len(list(read_variants(tmp_path / "3.vcf.gz"))) == 4
+
+
+def test_filters_join_those_that_are_there(write, tmp_path):
+    found = [("odd",), ("odd",), (), ("odd",)]
+
+    def score(variants):
+        return (Scored({}, filters) for _, filters in zip(list(variants), found, strict=True))
+
+    source = write("a.vcf", VCF)
+    for name in ("1.vcf.gz", "2.vcf.gz"):
+        write_scored_variants(tmp_path / name, source, [], score, [Filter("odd", "not even")])
+        source = tmp_path / name
+    with pysam.VariantFile(str(source)) as file:
+        assert file.header.filters["odd"].description == "not even"
+        assert [list(record.filter) for record in file] == [["odd"], ["q10", "odd"], [], ["odd"]]
+    assert (tmp_path / "1.vcf.gz").read_bytes() == (tmp_path / "2.vcf.gz").read_bytes()
+    write_scored_variants(
+        tmp_path / "3.vcf.gz", source, [], one_by_one(lambda v: {}), [Filter("odd", "not even")]
+    )
+    with pysam.VariantFile(str(tmp_path / "3.vcf.gz")) as file:
+        assert [list(record.filter) for record in file] == [[], ["q10"], [], []]
+
+
+def test_a_score_too_few_is_found(write, tmp_path):
+    def score(variants):
+        return (Scored({}) for _ in list(variants)[1:])
+
+    with pytest.raises(ValueError, match="1 variants were not scored"):
+        write_scored_variants(tmp_path / "o.vcf.gz", write("in/a.vcf", VCF), [], score)
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]
 
 
 def test_names_for_the_comparison_with_a_genome(write):
@@ -97,7 +138,7 @@ def test_names_for_the_comparison_with_a_genome(write):
 
 def test_a_contig_that_the_header_lacks_is_read_and_written(write, tmp_path):
     source = write("a.vcf", VCF.replace(b"##contig=<ID=c,length=100>\n", b""))
-    write_scored_variants(tmp_path / "o.vcf.gz", source, FIELDS, score)
+    write_scored_variants(tmp_path / "o.vcf.gz", source, FIELDS, one_by_one(score))
     with pysam.VariantFile(str(tmp_path / "o.vcf.gz")) as file:
         assert [record.chrom for record in file] == ["c", "c", "c", "d"]
 
@@ -119,7 +160,7 @@ def test_what_cannot_be_scored_leaves_nothing(write, tmp_path, old, new, message
     source = write("in/a.vcf", VCF.replace(old, new))
     path = tmp_path / "o.vcf.gz"
     with pytest.raises(UserError) as caught:
-        write_scored_variants(path, source, FIELDS, score)
+        write_scored_variants(path, source, FIELDS, one_by_one(score))
     assert message in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
 
@@ -132,7 +173,7 @@ def test_an_error_while_scoring_leaves_what_was_there(write, tmp_path):
         raise RuntimeError(variant.where)
 
     with pytest.raises(RuntimeError):
-        write_scored_variants(path, source, FIELDS, fail)
+        write_scored_variants(path, source, FIELDS, one_by_one(fail))
     assert path.read_bytes() == b"before"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "o.vcf.gz"]
 
@@ -141,7 +182,7 @@ def test_scores_keep_float32_precision(write, tmp_path):
     values = iter(np.float32([0.1, -12.345678, 1e-8]).tolist() * 2)
     write_scored_variants(
         tmp_path / "o.vcf.gz", write("a.vcf", VCF), FIELDS[:1],
-        lambda v: {"LLR": tuple(next(values) for _ in v.alternatives)} if v.alternatives else {},
+        one_by_one(lambda v: {"LLR": tuple(next(values) for _ in v.alternatives)} if v.alternatives else {}),
     )  # fmt: skip
     with pysam.VariantFile(str(tmp_path / "o.vcf.gz")) as file:
         found = [value for record in file for value in record.info.get("LLR", ())]

@@ -175,6 +175,32 @@ def test_rows_are_selected_and_repeated() -> None:
             assert (cache.batch_size, cache.num_bytes, cache.get_seq_length()) == (-1, 0, 0)
 
 
+@torch.no_grad()
+def test_a_fork_goes_on_by_itself() -> None:
+    model = build(ReformerForCausalLM)
+    ids, more = tokens(2, 40), tokens(4, 30, seed=2)
+    cache = ReformerCache(model.reformer.encoder)
+    model(ids, past_key_values=cache)
+    fork = cache.forked(2)
+    found = torch.cat([model(part, past_key_values=fork).logits for part in more.split([20, 1, 9], 1)], 1)
+    model(more[:2, :1], past_key_values=cache)
+    after = model(more[:2, 1:2], past_key_values=cache).logits
+    whole = torch.cat([ids.repeat_interleave(2, 0), more], 1)
+    torch.testing.assert_close(found, model(whole).logits[:, 40:])
+    assert (cache.columns, fork.columns) == (42, 70)
+    torch.testing.assert_close(after, model(torch.cat([ids, more[:2, :2]], 1)).logits[:, -1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_one_token_in_the_dtype_of_the_model(dtype: torch.dtype) -> None:
+    model = build(ReformerForCausalLM).to(dtype)
+    ids, cache = tokens(1, 41), ReformerCache(model.reformer.encoder)
+    model(ids[:, :40], past_key_values=cache)
+    found = model(ids[:, 40:], past_key_values=cache).logits
+    torch.testing.assert_close(found, model(ids).logits[:, 40:])
+
+
 @pytest.mark.parametrize(
     ("num_buckets", "as_transformers"), [(None, False), (8, False), (None, True), (6, True)]
 )

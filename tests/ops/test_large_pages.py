@@ -15,7 +15,9 @@ def flags(x: Tensor) -> list[str]:
     """What the system was told about the memory in the middle of a tensor."""
     middle = x.data_ptr() + x.numel() * x.element_size() // 2
     found: list[str] = []
-    mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    mappings = re.split(
+        r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE
+    )
     for mapping in mappings[1:]:
         start, stop = (int(bound, 16) for bound in mapping.split()[0].split("-"))
         if start <= middle < stop:

@@ -35,7 +35,7 @@ def test_resolved_recipe_gives_itself(make_recipe: MakeRecipe, tmp_path: Path) -
         (
             "data.zzz=1",
             "unknown key data.zzz; expected one of train, eval, format, lower_case, reverse_complement, "
-            "cache_dir",
+            "held_out_regions, held_out_records, cache_dir",
         ),
         (
             "training.lengths.1.stps=1",

@@ -22,14 +22,15 @@ def evaluate(
 ) -> None:
     """Print how many bits per token (and per base) a model needs for data, overall and by position.
 
-    The first token of every window is given. Bits per base counts only A, C, G and T, not N.
+    The first token of every window is given. A masked model fills in 15 % of the tokens, which alone count.
+    Bits per base counts only A, C, G and T, not N.
     """
     from reformer.training.corpus import open_corpus_for
     from reformer.training.evaluation import evaluate_bits, num_evaluated_tokens
-    from reformer.training.model_folder import load_model
+    from reformer.training.model_folder import load_language_model
     from reformer.training.progress import progress_bar
 
-    loaded, tokenizer = load_model(model, device)
+    loaded, tokenizer = load_language_model(model, device)
     array = open_corpus_for(tokenizer, files, f"the model in {model}")
     with progress_bar("evaluating", num_evaluated_tokens(array)) as advance:
         report = evaluate_bits(loaded, array, length, on_progress=advance)

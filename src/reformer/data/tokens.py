@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple, overload
@@ -112,6 +113,18 @@ class Records(Sequence[Record]):
         self._table = table
         self._names = names
 
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Records:
+        """Makes them of records in memory."""
+        names = [record.name.encode() for record in records]
+        ends = np.cumsum([0, *map(len, names)])
+        rows = [
+            (record.start, record.length, ends[i], len(name))
+            for i, (record, name) in enumerate(zip(records, names, strict=True))
+        ]
+        table = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        return cls(table, np.frombuffer(b"".join(names), dtype=np.uint8))
+
     def __len__(self) -> int:
         return len(self._table)
 
@@ -148,6 +161,7 @@ class TokenArray:
             np.load(folder / RECORDS, mmap_mode="r", allow_pickle=False),
             np.memmap(folder / NAMES, dtype=np.uint8, mode="r"),
         )
+        self._spans: tuple[Record, ...] | None = None
         self._letter_counts: npt.NDArray[np.int64] | None = None
         if index.letters is not None:
             self._letter_counts = np.load(folder / LETTER_COUNTS, mmap_mode="r", allow_pickle=False)
@@ -170,9 +184,29 @@ class TokenArray:
             raise UserError(f"{folder}: damaged token array: {error}") from error
         return array
 
+    def select(self, spans: Sequence[Record]) -> TokenArray:
+        """Returns an array whose records are stretches of this one's; no token is copied.
+
+        Args:
+            spans: names and places in this array, which rise and do not overlap.
+
+        Raises:
+            ValueError: a span is empty, outside the array, or not behind the one before it.
+        """
+        end = 0
+        for span in spans:
+            if span.length < 1 or span.start < end or span.start + span.length > len(self.tokens):
+                raise ValueError(f"{span}: expected tokens behind {end} and inside {len(self.tokens)}")
+            end = span.start + span.length
+        selected = copy(self)
+        selected._letter_counts = None
+        selected._spans = tuple(spans)
+        selected.records = Records.of(spans)
+        return selected
+
     def __len__(self) -> int:
         """Returns the number of tokens in all records together."""
-        return len(self.tokens)
+        return int(self.records.lengths.sum())
 
     def __repr__(self) -> str:
         return (
@@ -180,8 +214,10 @@ class TokenArray:
             f"in {len(self.records):,} records)"
         )
 
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return TokenArray.open, (self.folder,)
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        if self._spans is None:
+            return TokenArray.open, (self.folder,)
+        return _open_selected, (self.folder, self._spans)
 
     @property
     def tokenizer_name(self) -> TokenizerName:
@@ -209,10 +245,10 @@ class TokenArray:
         Raises:
             UserError: the window is empty or not inside the array.
         """
-        if not (length > 0 and 0 <= start <= len(self) - length):
+        if not (length > 0 and 0 <= start <= len(self.tokens) - length):
             raise UserError(
                 f"{self.folder}: window of {length} tokens from {start}: expected 1 or more tokens inside "
-                f"the array's {len(self)}"
+                f"the array's {len(self.tokens)}"
             )
         return np.asarray(self.tokens[start : start + length])
 
@@ -223,12 +259,16 @@ class TokenArray:
             record: a position in `records`; None for all of them together.
 
         Returns:
-            letter -> count, for letters that occur; empty for text.
+            letter -> count, for letters that occur; empty for text, and for a selection.
         """
         if self._letter_counts is None or self._index.letters is None:
             return {}
         counts = self._letter_counts.sum(axis=0) if record is None else self._letter_counts[record]
         return {letter: n for letter, n in zip(self._index.letters, counts.tolist(), strict=True) if n}
+
+
+def _open_selected(folder: Path, spans: tuple[Record, ...]) -> TokenArray:
+    return TokenArray.open(folder).select(spans)
 
 
 def _check_size(path: Path, expected: int) -> None:
@@ -248,9 +288,9 @@ def _check_shapes(array: TokenArray, index: ArrayIndex) -> None:
     if array.records._table.shape != expected:
         raise ValueError(f"{RECORDS} has shape {array.records._table.shape}, expected {expected}")
     end = int(array.records.starts[-1] + array.records.lengths[-1])
-    if not end == len(array) == index.num_tokens:
+    if not end == len(array.tokens) == index.num_tokens:
         raise ValueError(
-            f"{TOKENS} has {len(array)} tokens, the records end at {end}, expected {index.num_tokens}"
+            f"{TOKENS} has {len(array.tokens)} tokens, the records end at {end}, expected {index.num_tokens}"
         )
     if array._letter_counts is not None and index.letters is not None:
         expected = (index.num_records, len(index.letters))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,8 +89,9 @@ def continue_text(
     cache_file: Path | None = None,
     save_cache_file: Path | None = None,
     on_token: Callable[[], None] | None = None,
+    never: Sequence[str] = (),
 ) -> str:
-    """Samples a continuation; special tokens are never drawn, nor bytes that are not UTF-8.
+    """Samples a continuation without special tokens, those of `never`, or bytes that are not UTF-8.
 
     The draws come from a generator of their own: torch's global random state is left as it was.
 
@@ -103,6 +104,7 @@ def continue_text(
         cache_file: what the model has read before the prompt, from an earlier `save_cache_file`.
         save_cache_file: gets what the model has read: the cache file and the prompt.
         on_token: called after every token.
+        never: tokens that are not to be drawn.
 
     Returns:
         The continuation alone.
@@ -144,7 +146,7 @@ def continue_text(
             temperature=sampling.temperature,
             top_k=sampling.top_k or 0,
             top_p=1.0 if sampling.top_p is None else sampling.top_p,
-            suppress_tokens=tokenizer.all_special_ids,
+            suppress_tokens=[*tokenizer.all_special_ids, *map(tokenizer.convert_tokens_to_ids, never)],
             logits_processor=processors,
             custom_generate=decode,
             generators=[generator(sampling.seed)],

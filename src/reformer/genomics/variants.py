@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
@@ -20,7 +21,7 @@ from reformer.training.atomic import atomic_file
 
 _ESCAPED_IN_INFO = {ord(letter): f"%{ord(letter):02X}" for letter in "%;=, \t\r\n"}
 
-Scores = Mapping[str, float | int | str | tuple[float, ...]]
+Value = float | int | str | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,22 @@ class InfoField:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """A reason why a variant is set aside, for the FILTER column."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is written to the line of a variant: values of INFO fields, not all need be there, and filters."""
+
+    values: Mapping[str, Value]
+    filters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Variant:
     """A line of a VCF file: the interval of its REF, counted from 0, and its alleles, ALT possibly empty."""
 
@@ -44,13 +61,19 @@ class Variant:
     where: str
 
 
-def read_variants(path: str | os.PathLike[str]) -> Iterator[Variant]:
+def read_variants(path: str | os.PathLike[str], *, is_sorted: bool = False) -> Iterator[Variant]:
     """Yields the variants of a VCF, VCF.gz or BCF file, in the order of the file.
 
+    Args:
+        path: the file.
+        is_sorted: whether it must be sorted by position within each sequence.
+
     Raises:
-        UserError: pysam is missing, the file is not VCF, or a line of it is not what it should be.
+        UserError: pysam is missing, the file is not VCF or not sorted, or a line of it is not what it should
+            be.
     """
-    for variant, _ in _read(path):
+    pairs = _read(path)
+    for variant, _ in _sorted(pairs) if is_sorted else pairs:
         yield variant
 
 
@@ -62,19 +85,21 @@ def variant_sequences(path: str | os.PathLike[str]) -> set[str]:
 def write_scored_variants(
     path: str | os.PathLike[str],
     source: str | os.PathLike[str],
-    fields: list[InfoField],
-    score: Callable[[Variant], Scores],
+    fields: Sequence[InfoField],
+    score: Callable[[Iterator[Variant]], Iterator[Scored]],
+    filters: Sequence[Filter] = (),
 ) -> None:
     """Copies a VCF file, its header and columns included, to VCF.gz (BGZF) with scores added to INFO.
 
     The tabix index ``path.tbi`` comes with it. Both are either whole or not there.
-    One variant is in memory at a time.
+    Only the variants that `score` has taken and not yet answered are in memory.
 
     Args:
         path: the file to write, ending with ``.vcf.gz``.
         source: the file to read, sorted by position within each sequence.
         fields: declared in the header; a field that the source has already must be declared alike.
-        score: the values of the fields for a variant; a field may be missing.
+        score: takes the variants and gives what is written to each, in their order; it may look ahead.
+        filters: declared in the header; a variant keeps its other filters.
 
     Raises:
         UserError: the source is wrong (see `read_variants`), not sorted, or has a field of that name declared
@@ -84,21 +109,35 @@ def write_scored_variants(
     path = Path(path)
     if not path.name.endswith(".vcf.gz"):
         raise UserError(f"{path}: expected a name that ends with .vcf.gz")
-    *header, names = _header(source, fields)
+    *header, names = _header(source, fields, filters)
+    declarations = [*map(_declaration, fields), *map(_filter_declaration, filters)]
     index = Path(f"{path}.tbi")
+    taken: deque[list[str]] = deque()
+
+    def variants() -> Iterator[Variant]:
+        for variant, columns in _sorted(_read(source)):
+            taken.append(columns)
+            yield variant
+
     with atomic_file(index) as partial_index, atomic_file(path) as partial:
         # Lines are copied as text: pysam's own records gain an INFO/END that no header declares.
         with pysam.BGZFile(str(partial), "wb") as out:
-            for line in [*header, *map(_declaration, fields), names]:
+            for line in [*header, *declarations, names]:
                 out.write(f"{line}\n".encode())
-            for variant, columns in _sorted(_read(source)):
-                columns[7] = _info(columns[7], fields, score(variant))
+            for scored in score(variants()):
+                columns = taken.popleft()
+                columns[6] = _filters(columns[6], filters, scored.filters)
+                columns[7] = _info(columns[7], fields, scored.values)
                 out.write(("\t".join(columns) + "\n").encode())
+        if taken:
+            raise ValueError(f"{len(taken)} variants were not scored: expected as many scores as variants")
         pysam.tabix_index(str(partial), preset="vcf", force=True, index=str(partial_index))
 
 
-def _header(source: str | os.PathLike[str], fields: list[InfoField]) -> list[str]:
-    """The lines of the header without our fields, which may be there from an earlier run."""
+def _header(
+    source: str | os.PathLike[str], fields: Sequence[InfoField], filters: Sequence[Filter]
+) -> list[str]:
+    """The lines of the header without our declarations, which may be there from an earlier run."""
     with _open(source) as opened:
         declared, lines = opened.header.info, str(opened.header).splitlines()
         if opened.format == "VCF":
@@ -110,16 +149,37 @@ def _header(source: str | os.PathLike[str], fields: list[InfoField]) -> list[str
                     f"{source}: INFO field {field.name!r} is declared as Number={known.number}, "
                     f"Type={known.type}: expected Number={field.number}, Type={field.type}"
                 )
-    ours = tuple(f"##INFO=<ID={field.name}," for field in fields)
+    ours = tuple(
+        f"##{kind}=<ID={one.name}," for kind, all_ in (("INFO", fields), ("FILTER", filters)) for one in all_
+    )
     return [line for line in lines if not line.startswith(ours)]
 
 
 def _declaration(field: InfoField) -> str:
-    description = field.description.replace("\\", "/").replace('"', "'")
-    return f'##INFO=<ID={field.name},Number={field.number},Type={field.type},Description="{description}">'
+    text = _quoted(field.description)
+    return f"##INFO=<ID={field.name},Number={field.number},Type={field.type},Description={text}>"
 
 
-def _info(info: str, fields: list[InfoField], scores: Scores) -> str:
+def _filter_declaration(one: Filter) -> str:
+    return f"##FILTER=<ID={one.name},Description={_quoted(one.description)}>"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "/").replace('"', "'") + '"'
+
+
+def _filters(column: str, known: Sequence[Filter], found: tuple[str, ...]) -> str:
+    """The FILTER column with those of our filters that were found, instead of those of an earlier run."""
+    ours = {one.name for one in known}
+    if unknown := set(found) - ours:
+        raise ValueError(f"filters {sorted(unknown)} are not among the declared filters")
+    kept = [name for name in column.split(";") if name not in ours]
+    if not found:
+        return ";".join(kept) or "."
+    return ";".join([name for name in kept if name not in (".", "PASS")] + list(found))
+
+
+def _info(info: str, fields: Sequence[InfoField], scores: Mapping[str, Value]) -> str:
     """The INFO column with our fields at its end, in the place of those of an earlier run."""
     if unknown := scores.keys() - {field.name for field in fields}:
         raise ValueError(f"scores {sorted(unknown)} are not among the declared fields")
@@ -129,7 +189,7 @@ def _info(info: str, fields: list[InfoField], scores: Scores) -> str:
     return ";".join([*kept, *added]) or "."
 
 
-def _value(value: float | int | str | tuple[float, ...]) -> str:
+def _value(value: Value) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_value, value)) or "."
     if isinstance(value, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -83,6 +84,15 @@ class ReformerCache(Cache):
         """Put copies of each row behind it."""
         rows = [b for b in range(len(self.lengths)) for _ in range(repeats)]
         self._map_rows(lambda x: x.repeat_interleave(repeats, 0), rows)
+
+    def forked(self, copies: int) -> ReformerCache:
+        """A cache that goes on by itself from here, with so many copies of each row behind one another."""
+        fork = copy(self)
+        fork.layers = [copy(layer) for layer in self.layers]
+        for layer in fork.layers:
+            layer.numbers = dict(layer.numbers)
+        fork.batch_repeat_interleave(copies)
+        return fork
 
     def crop(self, tokens_to_remove: int) -> None:
         """Do nothing for 0.

@@ -16,6 +16,7 @@ from reformer.layers.randomness import derive
 
 if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
+    from reformer.training.masking import Masking
     from reformer.training.recipe import Stage
 
 
@@ -39,6 +40,7 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         seed: determines the windows.
         items_per_step: forward passes per optimizer step: gradient accumulation times processes.
         other_strand: read every second window of nucleotides, by chance, as the other strand has it.
+        masking: hides the tokens that a masked model fills in; None for a causal one.
 
     Raises:
         UserError: when no record is as long as a stage's windows.
@@ -52,9 +54,10 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         items_per_step: int,
         *,
         other_strand: bool = False,
+        masking: Masking | None = None,
     ) -> None:
         self._array = array
-        self._seed, self._other_strand = seed, other_strand
+        self._seed, self._other_strand, self._masking = seed, other_strand, masking
         self._stages = list(stages)
         self._samplers = [
             WindowSampler(array, 2 if stage.length == "full" else stage.length, seed) for stage in stages
@@ -70,9 +73,15 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         return int(self._first_items[-1])
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Returns `input_ids` and `labels`, both int64 [batch, length]; the model shifts the labels."""
-        input_ids = torch.from_numpy(np.stack(self._windows(index)).astype(np.int64))
-        return {"input_ids": input_ids, "labels": input_ids}
+        """Returns `input_ids` and `labels`, both int64 [batch, length]; a causal model shifts the labels."""
+        ids = np.stack(self._windows(index)).astype(np.int64)
+        if self._masking is None:
+            input_ids = torch.from_numpy(ids)
+            return {"input_ids": input_ids, "labels": input_ids}
+        first = self._window_numbers(index)[1][0]
+        rows = [self._masking.for_training(row, first + i) for i, row in enumerate(ids)]
+        hidden, labels = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
+        return {"input_ids": hidden, "labels": labels}
 
     def num_tokens(self, step: int) -> int:
         """Tokens in the first `step` optimizer steps, of all processes."""
@@ -84,10 +93,8 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
 
     def spans(self, index: int) -> list[Span]:
         """Where the sequences of item `index` are, and how they are read."""
-        stage = int(np.searchsorted(self._first_items, index, side="right")) - 1
-        sampler, batch_size = self._samplers[stage], self._stages[stage].batch_size
-        first = int(self._first_windows[stage] + (index - self._first_items[stage]) * batch_size)
-        numbers = range(first, first + batch_size)
+        stage, numbers = self._window_numbers(index)
+        sampler = self._samplers[stage]
         spans = []
         for number in numbers:
             start, length = sampler.start(number), sampler.length
@@ -104,6 +111,13 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
             window = self._array.window(start, length)
             windows.append(reverse_complement(window) if is_other_strand else window)
         return windows
+
+    def _window_numbers(self, index: int) -> tuple[int, range]:
+        """The stage of item `index`, and the numbers of its windows, counted over all stages."""
+        stage = int(np.searchsorted(self._first_items, index, side="right")) - 1
+        batch_size = self._stages[stage].batch_size
+        first = int(self._first_windows[stage] + (index - self._first_items[stage]) * batch_size)
+        return stage, range(first, first + batch_size)
 
     def _record_at(self, position: int) -> tuple[int, int]:
         """Start and length of the record that a token of the array belongs to."""

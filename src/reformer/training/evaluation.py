@@ -4,6 +4,9 @@ A sequence is cut into windows that cover it without overlap. The first token of
 counted; every other one is predicted from those before it in the window. Bits per token counts them all; bits
 per base, for nucleotides, counts only those that are A, C, G or T (in either case, where case is kept): a
 target N, which also stands for the other IUPAC letters, is left out. N still stands in the context.
+
+A masked model fills in 15 % of the tokens of each window, the same ones at every evaluation, from all others;
+these alone count (see `reformer.training.masking`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch
 
 from reformer.data.windows import EvaluationWindow, evaluation_windows
 from reformer.errors import UserError
+from reformer.training.masking import Masking
 from reformer.training.metrics import NATS_PER_BIT
 
 if TYPE_CHECKING:
@@ -91,10 +95,11 @@ def evaluate_bits(
     process: tuple[int, int] = (0, 1),
     reduce: Reduce | None = None,
 ) -> BitsReport:
-    """Measures the bits per token of a causal model in eval mode, without gradients.
+    """Measures the bits per token of a language model in eval mode, without gradients.
 
     Args:
-        model: a `ReformerForCausalLM`; put into eval mode and back into the mode it was in.
+        model: a `ReformerForCausalLM` or `ReformerForMaskedLM`; put into eval mode and back into the mode it
+            was in.
         array: the data.
         length: tokens per window, at least 3; None for whole records.
         on_progress: called with the number of tokens that have been read since the last call.
@@ -113,23 +118,30 @@ def evaluate_bits(
     row_of = {name: row for row, name in enumerate(names)}
     sums = np.zeros((len(names), longest.bit_length() + 1, 4))
     is_base = _base_table(array)
+    masking = None if hasattr(model, "token_losses") else Masking(array, seed=0)
     index, number = process
     was_training = model.training
     model.eval()
     try:
         for batch in _batches(windows[index::number]):
             targets = np.stack([array.window(window.start, window.length) for window in batch])
-            nats = _token_losses(model, targets)
+            if masking is None:
+                nats, counted = _token_losses(model, targets), np.ones_like(targets[:, 1:], dtype=np.bool_)
+            else:
+                nats, counted = _filled_in_losses(model, targets, masking, [one.start for one in batch])
             _check_finite(nats, batch, array)
-            for window, row_nats, row_ids in zip(batch, nats, targets, strict=True):
+            for window, row_nats, row_ids, row_counted in zip(batch, nats, targets, counted, strict=True):
                 sums[row_of[window.record]] += _sums_by_position(
-                    row_nats, is_base[row_ids[1:]], sums.shape[1]
+                    row_nats, row_counted, is_base[row_ids[1:]], sums.shape[1]
                 )
             if on_progress is not None:
                 on_progress(targets.size)
     finally:
         model.train(was_training)
-    return _report(names, sums if reduce is None else reduce(sums))
+    sums = sums if reduce is None else reduce(sums)
+    if not sums[..., _TOKENS].any():
+        raise UserError(f"{array.folder}: too few tokens: none is hidden, so that none is to be filled in")
+    return _report(names, sums)
 
 
 def num_evaluated_tokens(array: TokenArray) -> int:
@@ -159,16 +171,38 @@ def _token_losses(model: Any, token_ids: npt.NDArray[np.uint8]) -> npt.NDArray[n
     return model.token_losses(input_ids=input_ids).double().cpu().numpy()
 
 
+@torch.no_grad()
+def _filled_in_losses(
+    model: Any, token_ids: npt.NDArray[np.uint8], masking: Masking, numbers: list[int]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Nats of tokens 1, 2, ... of every row, and which of them were hidden and count."""
+    rows = [
+        masking.for_evaluation(row.astype(np.int64), number)
+        for row, number in zip(token_ids, numbers, strict=True)
+    ]
+    hidden, counted = (np.stack(part) for part in zip(*rows, strict=True))
+    logits = model(input_ids=torch.from_numpy(hidden).to(model.device)).logits
+    targets = torch.from_numpy(token_ids.astype(np.int64)).to(model.device)
+    nats = torch.nn.functional.cross_entropy(logits.float().mT, targets, reduction="none")
+    return nats[:, 1:].double().cpu().numpy(), counted[:, 1:]
+
+
 def _check_finite(nats: npt.NDArray[np.float64], batch: list[EvaluationWindow], array: TokenArray) -> None:
     if not np.isfinite(nats).all():
         record = batch[int(np.argmin(np.isfinite(nats).all(axis=1)))].record
         raise UserError(f"{array.folder}: the model's loss on record {record!r} is not finite")
 
 
-def _sums_by_position(nats: npt.NDArray[np.float64], is_base: npt.NDArray[np.bool_], num_bins: int) -> Sums:
+def _sums_by_position(
+    nats: npt.NDArray[np.float64],
+    counted: npt.NDArray[np.bool_],
+    is_base: npt.NDArray[np.bool_],
+    num_bins: int,
+) -> Sums:
     """Sums of nats and counts, [bin, 4]; bin b: tokens with 2**(b-1) to 2**b - 1 tokens before them."""
     bins = np.frexp(np.arange(1, len(nats) + 1))[1]
-    weights = (nats, np.ones(len(nats)), nats * is_base, is_base)
+    is_base = is_base & counted
+    weights = (nats * counted, counted, nats * is_base, is_base)
     return np.stack([np.bincount(bins, weight, num_bins) for weight in weights], axis=1)
 
 
@@ -190,6 +224,6 @@ def _report(names: list[str], sums: Sums) -> BitsReport:
     by_record, by_position = sums.sum(axis=1), sums.sum(axis=0)
     return BitsReport(
         total=Bits.of(sums.sum(axis=(0, 1))),
-        by_record={name: Bits.of(row) for name, row in zip(names, by_record, strict=True)},
+        by_record={name: Bits.of(row) for name, row in zip(names, by_record, strict=True) if row[_TOKENS]},
         by_position={2**b: Bits.of(row) for b, row in enumerate(by_position) if row[_TOKENS]},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
@@ -52,6 +52,9 @@ class DataSection(Section):
         format: "fasta" (nucleotides, one token a base) or "text" (one token a byte); "auto" tells by content.
         lower_case: what lower-case bases become, "fold" (upper case) or "keep" (tokens of their own).
         reverse_complement: read every second window of nucleotides, by chance, as the other strand has it.
+        held_out_regions: a BED file of regions of the training files that are left out of the training and
+            evaluated on, under the name "held_out".
+        held_out_records: names of whole sequences of the training files, likewise.
         cache_dir: where the token arrays are kept between runs; the user's cache folder by default.
     """
 
@@ -60,6 +63,8 @@ class DataSection(Section):
     format: Literal["auto", "fasta", "text"] = "auto"
     lower_case: Literal["fold", "keep"] = "fold"
     reverse_complement: bool = False
+    held_out_regions: FilePath | None = None
+    held_out_records: list[FilePath] = []
     cache_dir: FilePath | None = None
 
 
@@ -87,6 +92,7 @@ class TrainingSection(Section):
     """How the model is trained.
 
     Attributes:
+        objective: "causal" (the next token) or "masked" (tokens that are hidden, see `training.masking`).
         seed: determines the weights at the start, the windows, the dropout and the hash rotations.
         lengths: the stages of the sequence length, in order.
         gradient_accumulation: forward passes per optimizer step.
@@ -105,6 +111,7 @@ class TrainingSection(Section):
         device: "auto" (a GPU where there is one), "cpu" or "cuda"; `torchrun` uses one GPU a process.
     """
 
+    objective: Literal["causal", "masked"] = "causal"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     lengths: Annotated[list[Stage], Field(min_length=1)]
     gradient_accumulation: Count = 1
@@ -137,15 +144,17 @@ class Recipe(Section):
         output_dir: the run folder.
     """
 
-    is_decoder: ClassVar[bool] = True
-    """Whether the model is causal; a recipe for another task says no."""
-
     data: DataSection
     model: dict[str, Any] = {}
     training: TrainingSection
     output_dir: FilePath
 
     _file: RecipeFile = PrivateAttr()
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether the model is causal; a recipe for another task says no."""
+        return self.training.objective == "causal"
 
     def error(self, key: str, message: str) -> UserError:
         """An error about a dotted key, which names the file and the line where it was written."""
@@ -179,6 +188,8 @@ def load_recipe(
     recipe.data.eval = {name: [absolute(file) for file in files] for name, files in recipe.data.eval.items()}
     if recipe.data.cache_dir is not None:
         recipe.data.cache_dir = absolute(recipe.data.cache_dir)
+    if recipe.data.held_out_regions is not None:
+        recipe.data.held_out_regions = absolute(recipe.data.held_out_regions)
     return recipe
 
 

@@ -86,7 +86,7 @@ class Task(Protocol):
 
 
 class LanguageModelling:
-    """A causal model that predicts the next token."""
+    """A model that predicts the next token, or one that fills in hidden tokens, as the recipe says."""
 
     command = "reformer train"
 
@@ -95,21 +95,28 @@ class LanguageModelling:
         return RunData.open(recipe)
 
     def build_model(self, recipe: Recipe, data: RunData) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """A new `ReformerForCausalLM`."""
+        """A new `ReformerForCausalLM` or `ReformerForMaskedLM`."""
         from reformer.data.tokenizers import tokenizer_for
-        from reformer.models.auto import ReformerForCausalLM
+        from reformer.models.auto import ReformerForCausalLM, ReformerForMaskedLM
 
         tokenizer = tokenizer_for(data.train)
+        kind = ReformerForCausalLM if recipe.is_decoder else ReformerForMaskedLM
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-        return new_model(ReformerForCausalLM, recipe, vocab_size=len(tokenizer), **ids), tokenizer
+        return new_model(kind, recipe, vocab_size=len(tokenizer), **ids), tokenizer
 
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> TrainingBatches:
         """Windows and records of the training data."""
         from reformer.training.batches import TrainingBatches
+        from reformer.training.masking import Masking
 
-        training, other_strand = recipe.training, recipe.data.reverse_complement
+        training = recipe.training
         return TrainingBatches(
-            data.train, training.lengths, training.seed, items_per_step, other_strand=other_strand
+            data.train,
+            training.lengths,
+            training.seed,
+            items_per_step,
+            other_strand=recipe.data.reverse_complement,
+            masking=None if recipe.is_decoder else Masking(data.train, training.seed),
         )
 
     def trainer(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reformer.data.regions import hold_out, named_records, read_regions
 from reformer.errors import UserError
 from reformer.training.corpus import open_corpus
 from reformer.training.json_file import read_json
@@ -15,6 +16,10 @@ from reformer.training.run_folder import DATA_FILE
 if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
     from reformer.training.recipe import Recipe
+
+
+HELD_OUT = "held_out"
+"""The name of the set of what is held out of the training files."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,15 @@ class RunData:
 
         train = open_files(data.train)
         held_out = {name: open_files(files) for name, files in data.eval.items()}
+        if data.held_out_regions is not None or data.held_out_records:
+            if HELD_OUT in held_out:
+                raise recipe.error(
+                    f"data.eval.{HELD_OUT}", "this name is that of held-out regions; another one"
+                )
+            regions = [] if data.held_out_regions is None else read_regions(data.held_out_regions, train)
+            train, held_out[HELD_OUT] = hold_out(
+                train, [*regions, *named_records(train, data.held_out_records)]
+            )
         _check_lengths(recipe, train)
         for array in held_out.values():
             if array.vocabulary != train.vocabulary:

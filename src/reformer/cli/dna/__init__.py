@@ -3,6 +3,14 @@
 import typer
 
 from reformer.cli.dna.annotate import app as annotate
+from reformer.cli.dna.embed import embed
+from reformer.cli.dna.generate import generate
+from reformer.cli.dna.pretrain import pretrain
+from reformer.cli.dna.score import score
 
 app = typer.Typer(no_args_is_help=True, help="Genomes: from FASTA and standard files to standard files.")
 app.add_typer(annotate, name="annotate")
+app.command()(embed)
+app.command()(generate)
+app.command()(pretrain)
+app.command()(score)

@@ -1,0 +1,242 @@
+"""What a model makes of stretches of a genome, as vectors: the work of `reformer dna embed`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reformer.data.vocabularies import LowerCase
+from reformer.errors import UserError
+from reformer.genomics.bed import read_bed
+from reformer.genomics.coordinates import Interval
+from reformer.genomics.genome import Genome
+from reformer.genomics.names import check_names
+from reformer.genomics.strands import StrandedSequence, TokenIds
+from reformer.genomics.tables import Batch, write_hdf5, write_parquet
+
+Pooling = Literal["mean", "last", "per-base"]
+Vectors = npt.NDArray[np.float32]
+
+MAX_LENGTH = 1 << 20
+_WRITERS = {".parquet": write_parquet, ".h5": write_hdf5, ".hdf5": write_hdf5}
+_TOKENS_PER_BATCH = 1 << 15
+_ROWS_PER_BATCH = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bases that are read as one sequence; on "-" as the other strand has them."""
+
+    name: str
+    interval: Interval
+
+
+def check_output(path: Path) -> None:
+    """Raises UserError unless a table can be written there."""
+    if path.suffix not in _WRITERS:
+        raise UserError(f"{path}: expected a name that ends with {', '.join(_WRITERS)}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{path}: expected a file to write, in a folder that exists")
+
+
+def stretches(
+    genome: Genome, regions: Path | None = None, window: int | None = None, step: int | None = None
+) -> Iterator[Stretch]:
+    """Yields what is to be embedded: every sequence, or every region, whole or in windows.
+
+    Args:
+        genome: where the letters are.
+        regions: a BED file; all sequences by default.
+        window: bases; the last window of a stretch has what remains. By default stretches stay whole.
+        step: bases from the start of a window to that of the next; as long as the window by default. Windows
+            of a region on "-" follow each other from its right end.
+
+    Raises:
+        UserError: the regions are not in the genome, a number is out of range, or a stretch is longer than
+            `MAX_LENGTH`.
+    """
+    if window is not None and not 1 <= window <= MAX_LENGTH:
+        raise UserError(f"--window is {window:,}: expected 1 to {MAX_LENGTH:,} bases")
+    if step is not None and (window is None or step < 1):
+        raise UserError(f"--step is {step:,}: expected 1 base or more, and --window with it")
+    wholes = _sequences(genome) if regions is None else _regions(genome, regions)
+    for whole in wholes:
+        if window is None and len(whole.interval) > MAX_LENGTH:
+            raise UserError(
+                f"{whole.name!r} has {len(whole.interval):,} bases: expected at most {MAX_LENGTH:,} in one "
+                "pass, or --window"
+            )
+        yield from [whole] if window is None else _windows(whole, window, step or window)
+
+
+def _sequences(genome: Genome) -> Iterator[Stretch]:
+    for name, length in genome.lengths.items():
+        yield Stretch(name, Interval(name, 0, length))
+
+
+def _regions(genome: Genome, path: Path) -> Iterator[Stretch]:
+    for number, region in enumerate(read_bed(path), 1):
+        interval = region.interval
+        name = region.name or f"{interval.sequence}:{interval.start}-{interval.end}"
+        check_names([interval.sequence], path, genome.lengths, genome.path)
+        length = genome.lengths[interval.sequence]
+        if not interval.start < interval.end <= length:
+            raise UserError(
+                f"{path}, region {number} ({name}): expected at least one base, and none after {length:,}, "
+                f"where {interval.sequence!r} ends"
+            )
+        yield Stretch(name, interval)
+
+
+def _windows(whole: Stretch, window: int, step: int) -> Iterator[Stretch]:
+    interval, length = whole.interval, len(whole.interval)
+    for start in range(0, max(1, length - window + step), step):
+        end = min(start + window, length)
+        if start >= end:
+            return
+        first, last = (
+            (interval.end - end, interval.end - start)
+            if interval.strand == "-"
+            else (interval.start + start, interval.start + end)
+        )
+        yield replace(whole, interval=replace(interval, start=first, end=last))
+
+
+class Embedder:
+    """Embeds stretches with one model: its last hidden state, which has 2 x hidden_size features.
+
+    Args:
+        model: a language model in evaluation mode.
+        genome: where the letters are.
+        lower_case: what the model was trained to do with lower-case letters.
+        pooling: the mean over the bases, the last base, which has read all others where the model is causal,
+            or every base.
+        both_strands: the mean of what the model makes of the stretch and of its reverse complement.
+    """
+
+    def __init__(
+        self, model: Any, genome: Genome, lower_case: LowerCase, pooling: Pooling, both_strands: bool
+    ) -> None:
+        self._model, self._genome, self._lower_case = model, genome, lower_case
+        self._pooling, self._both_strands = pooling, both_strands
+
+    def rows(
+        self, items: Iterable[Stretch], on_bases: Callable[[int], None] = lambda number: None
+    ) -> Iterator[Batch]:
+        """Yields the rows of a table, batch by batch: name, sequence, start, end, strand, embedding.
+
+        Args:
+            items: what to embed.
+            on_bases: called with the number of bases that have been read since the last call.
+        """
+        for batch in _batches(items):
+            vectors = self._vectors(batch)
+            for stretch, found in zip(batch, vectors, strict=True):
+                on_bases(len(stretch.interval))
+                if self._pooling == "per-base":
+                    yield from _base_rows(stretch, found)
+            if self._pooling != "per-base":
+                intervals = [stretch.interval for stretch in batch]
+                bounds = np.array([(interval.start, interval.end) for interval in intervals])
+                yield _table([stretch.name for stretch in batch], intervals, bounds, np.stack(vectors))
+
+    @torch.no_grad()
+    def _vectors(self, batch: list[Stretch]) -> list[Vectors]:
+        """For each stretch float32 `[features]`, or `[bases, features]` in the order of reading."""
+        vectors = self._pass([self._ids(stretch, False) for stretch in batch])
+        if not self._both_strands:
+            return vectors
+        others = self._pass([self._ids(stretch, True) for stretch in batch])
+        if self._pooling == "per-base":
+            others = [other[::-1] for other in others]
+        return [np.float32(0.5) * (one + other) for one, other in zip(vectors, others, strict=True)]
+
+    def _ids(self, stretch: Stretch, other_strand: bool) -> TokenIds:
+        interval = stretch.interval
+        on_reverse = (interval.strand == "-") != other_strand
+        sequence = StrandedSequence(
+            self._genome, interval.sequence, "-" if on_reverse else "+", self._lower_case
+        )
+        there = interval.on_other_strand(len(sequence)) if on_reverse else interval
+        return sequence.ids(there.start, there.end)
+
+    def _pass(self, rows: list[TokenIds]) -> list[Vectors]:
+        longest = max(map(len, rows))
+        lengths = torch.tensor([len(row) for row in rows])
+        ids = torch.from_numpy(
+            np.stack([np.pad(row, (0, longest - len(row))) for row in rows]).astype(np.int64)
+        )
+        mask = torch.arange(longest) < lengths[:, None]
+        device = self._model.device
+        hidden = self._model.reformer(ids.to(device), mask.to(device)).last_hidden_state
+        if self._pooling == "last":
+            pooled = hidden[torch.arange(len(rows)), lengths - 1]
+        elif self._pooling == "mean":
+            # Row by row, so that what a row gives does not depend on the others' lengths.
+            pooled = torch.stack(
+                [row[: len(ids)].float().mean(0) for row, ids in zip(hidden, rows, strict=True)]
+            )
+        else:
+            return [row[: len(ids)].float().cpu().numpy() for row, ids in zip(hidden, rows, strict=True)]
+        return list(pooled.float().cpu().numpy())
+
+
+def write_embeddings(path: Path, rows: Iterator[Batch]) -> None:
+    """Writes a table, parquet or HDF5 as its name says; the file is either whole or not there.
+
+    Raises:
+        UserError: there is no row.
+    """
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{path}: nothing to embed: expected at least one region")
+
+    def all_rows() -> Iterator[Batch]:
+        yield first
+        yield from rows
+
+    _WRITERS[path.suffix](path, all_rows())
+
+
+def _batches(items: Iterable[Stretch]) -> Iterator[list[Stretch]]:
+    """Neighbours whose padded tokens together are not too many."""
+    batch: list[Stretch] = []
+    longest = 0
+    for stretch in items:
+        longest = max(longest, len(stretch.interval))
+        if batch and longest * (len(batch) + 1) > _TOKENS_PER_BATCH:
+            yield batch
+            batch, longest = [], len(stretch.interval)
+        batch.append(stretch)
+    if batch:
+        yield batch
+
+
+def _base_rows(stretch: Stretch, vectors: Vectors) -> Iterator[Batch]:
+    interval = stretch.interval
+    positions = np.arange(interval.start, interval.end)
+    if interval.strand == "-":
+        positions = positions[::-1]
+    for start in range(0, len(vectors), _ROWS_PER_BATCH):
+        here = positions[start : start + _ROWS_PER_BATCH]
+        bounds = np.stack([here, here + 1], axis=1)
+        yield _table(
+            [stretch.name] * len(here), [interval] * len(here), bounds, vectors[start : start + len(here)]
+        )
+
+
+def _table(names: list[str], intervals: list[Interval], bounds: npt.NDArray, vectors: Vectors) -> Batch:
+    return {
+        "name": names,
+        "sequence": [interval.sequence for interval in intervals],
+        "start": bounds[:, 0].astype(np.int64),
+        "end": bounds[:, 1].astype(np.int64),
+        "strand": [interval.strand for interval in intervals],
+        "embedding": vectors,
+    }

@@ -1,0 +1,73 @@
+"""The recipe of `reformer dna pretrain`: a language model over whole chromosomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from reformer.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class PretrainingData:
+    """What a model is trained on, and what is kept back.
+
+    Attributes:
+        genomes: FASTA files, all sequences of which are trained on but for what is held out.
+        held_out_regions: a BED file of regions of these.
+        held_out_records: names of sequences of these.
+        species: other FASTA files to evaluate on, by name.
+        lower_case: "fold" or "keep", see `reformer.data.nucleotides`.
+    """
+
+    genomes: Sequence[Path]
+    held_out_regions: Path | None = None
+    held_out_records: Sequence[str] = ()
+    species: Mapping[str, Path] = field(default_factory=dict)
+    lower_case: Literal["fold", "keep"] = "fold"
+
+
+def pretraining_recipe(
+    data: PretrainingData,
+    objective: Literal["causal", "masked"],
+    output_dir: Path,
+    recipe: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """The recipe that `reformer train` runs.
+
+    Args:
+        data: what to train on.
+        objective: what the model learns to predict.
+        output_dir: the run folder.
+        recipe: a recipe whose model and training sections are used instead of `pretrain.yaml`'s.
+        overrides: `key=value` strings over all of it.
+
+    Raises:
+        UserError: one line, for whatever is wrong with the recipe.
+    """
+    from reformer.training.recipe import load_recipe
+
+    values: dict[str, Any] = {
+        "data.train": [str(path) for path in data.genomes],
+        "data.held_out_records": list(data.held_out_records),
+        "data.lower_case": data.lower_case,
+        "training.objective": objective,
+        "output_dir": str(output_dir),
+    }
+    if data.species:
+        values["data.eval"] = {name: [str(path)] for name, path in data.species.items()}
+    if data.held_out_regions is not None:
+        values["data.held_out_regions"] = str(data.held_out_regions)
+    if recipe is None and objective == "masked":
+        values["model.local_num_chunks_after"] = 1  # a masked model looks both ways
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    if recipe is not None:
+        return load_recipe(recipe, [*given, *overrides])
+    with as_file(files("reformer.genomics") / "pretrain.yaml") as path:
+        return load_recipe(path, [*given, *overrides])

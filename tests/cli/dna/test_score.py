@@ -1,0 +1,212 @@
+"""`reformer dna score` from the outside."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pysam
+import pytest
+
+from reformer.genomics import scoring
+from tests.cli.conftest import RunCommand
+from tests.training.conftest import write_fasta
+
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+FIELDS = ("REFORMER_LLR", "REFORMER_LLR_FWD", "REFORMER_LLR_REV")
+OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
+# Tests may run where Ctrl-C is ignored.
+INTERRUPTIBLE = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from reformer.cli import main; sys.exit(main())"
+)
+COMPLEMENT = str.maketrans("ACGT", "TGCA")
+
+
+def sequences(path: Path) -> list[str]:
+    return path.read_text().split("\n")[1::2]
+
+
+def write_vcf(path: Path, *lines: tuple[str, int, str, str]) -> Path:
+    text = "".join(f"{name}\t{p}\t.\t{ref}\t{alt}\t.\tPASS\t.\n" for name, p, ref, alt in lines)
+    path.write_text(HEADER + text)
+    return path
+
+
+@pytest.fixture
+def genome(tmp_path: Path) -> Path:
+    return write_fasta(tmp_path / "genome.fa", 300, 120, seed=3)
+
+
+@pytest.fixture
+def variants(tmp_path: Path, genome: Path) -> Path:
+    """All kinds of variants that there are."""
+    first, second = sequences(genome)
+    snvs = [("record0", p, first[p - 1], OTHER[first[p - 1]]) for p in (1, 77, 300)]
+    several = "".join(OTHER[base] for base in first[9]) + f",{first[9]}TG,<DEL>,*"
+    return write_vcf(
+        tmp_path / "variants.vcf",
+        snvs[0],
+        ("record0", 10, first[9], several),
+        ("record0", 20, first[19:23], first[19]),
+        *snvs[1:],
+        ("record1", 5, second[4].lower(), f"{second[4]}ACGT"),
+        ("record1", 120, second[119], "."),
+    )
+
+
+def scores(path: Path) -> list[tuple[float | None, ...]]:
+    with pysam.VariantFile(str(path)) as file:
+        return [tuple(record.info.get(field, ()) for field in FIELDS) for record in file]
+
+
+def test_every_allele_of_bases_gets_a_score(
+    run_command: RunCommand, finished_run: Path, genome: Path, variants: Path, tmp_path: Path
+) -> None:
+    outcome = run_command(
+        "dna", "score", finished_run, variants, genome, "out.vcf.gz", "--window", "64", "--reach", "20"
+    )
+    assert (outcome.code, outcome.err, outcome.out) == (0, "", "out.vcf.gz: 7 variants\n")
+    found = scores(tmp_path / "out.vcf.gz")
+    assert [len(record[0]) for record in found] == [1, 4, 1, 1, 1, 1, 0]
+    assert found[1][0][2:] == (None, None)
+    for mean, forward, reverse in found:
+        for m, f, r in zip(mean, forward, reverse, strict=True):
+            if m is not None:
+                assert m == pytest.approx((f + r) / 2, rel=1e-4, abs=1e-6)
+                assert f != r
+    with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as file:
+        assert file.header.info["REFORMER_LLR"].number == "A"
+        assert [record.pos for record in file.fetch("record1")] == [5, 120]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "genome.fa", "out.vcf.gz", "out.vcf.gz.tbi", "variants.vcf"
+    ]  # fmt: skip
+
+
+def test_twice_the_same_file_and_batches_do_not_matter(
+    run_command: RunCommand,
+    finished_run: Path,
+    genome: Path,
+    variants: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def score(name: str) -> bytes:
+        assert run_command("dna", "score", finished_run, variants, genome, name, "--window", "512").code == 0
+        return (tmp_path / name).read_bytes()
+
+    first = score("1.vcf.gz")
+    assert score("2.vcf.gz") == first
+    monkeypatch.setattr(scoring, "_VARIANTS_AT_ONCE", 2)
+    score("3.vcf.gz")
+    for ours, theirs in zip(scores(tmp_path / "3.vcf.gz"), scores(tmp_path / "1.vcf.gz"), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(np.array(a, float), np.array(b, float), atol=2e-4)
+
+
+def test_the_other_strand_has_the_same_scores(
+    run_command: RunCommand, finished_run: Path, genome: Path, tmp_path: Path
+) -> None:
+    (letters, _) = sequences(genome)
+    flipped = letters.translate(COMPLEMENT)[::-1]
+    (tmp_path / "flipped.fa").write_text(f">record0\n{flipped}\n")
+    p = 100
+    one = write_vcf(tmp_path / "a.vcf", ("record0", p, letters[p - 1], OTHER[letters[p - 1]]))
+    there = 300 - p + 1
+    base = OTHER[letters[p - 1]].translate(COMPLEMENT)
+    other = write_vcf(tmp_path / "b.vcf", ("record0", there, flipped[there - 1], base))
+    for source, fasta in ((one, genome), (other, tmp_path / "flipped.fa")):
+        outcome = run_command("dna", "score", finished_run, source, fasta, source.with_suffix(".vcf.gz"))
+        assert outcome.code == 0, outcome.err
+    found, expected = (np.ravel(scores(tmp_path / name)) for name in ("a.vcf.gz", "b.vcf.gz"))
+    np.testing.assert_allclose(found, expected[[0, 2, 1]], atol=1e-5)
+    assert abs(found[1] - found[2]) > 1e-3
+
+
+def test_another_ref_than_the_genome_has(
+    run_command: RunCommand, finished_run: Path, genome: Path, tmp_path: Path
+) -> None:
+    (letters, _) = sequences(genome)
+    wrong = OTHER[letters[49]]
+    source = write_vcf(
+        tmp_path / "v.vcf",
+        ("record0", 9, letters[8], OTHER[letters[8]]),
+        ("record0", 50, wrong, letters[49]),
+        ("record0", 300, letters[299] + "A", "C"),
+    )
+    arguments = ("dna", "score", finished_run, source, genome, "out.vcf.gz")
+    outcome = run_command(*arguments)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert f"v.vcf, line 4: REF is {wrong}, but {genome} has {letters[49]} there" in outcome.err
+    assert not list(tmp_path.glob("*out*"))
+    outcome = run_command(*arguments, "--on-mismatch", "filter")
+    assert outcome.out == "out.vcf.gz: 3 variants, 2 of them with another REF than the genome\n"
+    with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as file:
+        records = list(file)
+    assert [list(record.filter) for record in records] == [["PASS"], ["REF_MISMATCH"], ["REF_MISMATCH"]]
+    assert [record.info["REFORMER_LLR"] == (None,) for record in records] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("out.vcf",), "out.vcf: expected a name that ends with .vcf.gz"),
+        (("no/out.vcf.gz",), "expected a file to write, in a folder that exists"),
+        (("out.vcf.gz", "--window", "1"), "--window is 1: expected 2 to 1,048,576 bases"),
+        (("out.vcf.gz", "--window", "2000000"), "--window is 2,000,000"),
+        (("out.vcf.gz", "--reach", "0"), "--reach is 0: expected 1 to 1,048,576 bases"),
+        (("out.vcf.gz", "--on-mismatch", "skip"), "'error', 'filter'"),
+    ],
+)
+def test_what_cannot_be(
+    run_command: RunCommand,
+    finished_run: Path,
+    genome: Path,
+    variants: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    outcome = run_command("dna", "score", finished_run, variants, genome, *arguments)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_names_and_models_that_do_not_fit(
+    run_command: RunCommand, finished_run: Path, finished_text_run: Path, genome: Path, tmp_path: Path
+) -> None:
+    source = write_vcf(tmp_path / "v.vcf", ("chrrecord0", 9, "A", "C"))
+    outcome = run_command("dna", "score", finished_run, source, genome, "out.vcf.gz")
+    assert outcome.code == 2
+    assert "sequence 'chrrecord0' is not in" in outcome.err
+    source = write_vcf(tmp_path / "v.vcf", ("record0", 9, sequences(genome)[0][8], "N"))
+    outcome = run_command("dna", "score", finished_text_run, source, genome, "out.vcf.gz")
+    assert outcome.code == 2
+    assert "a model of ByteTokenizer: expected one of nucleotides" in outcome.err
+
+
+def test_ctrl_c_leaves_nothing(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run / "model", tmp_path / "model")
+    genome = write_fasta(tmp_path / "genome.fa", 15_000, seed=3)
+    (letters,) = sequences(genome)
+    write_vcf(
+        tmp_path / "v.vcf",
+        *(("record0", p, letters[p - 1], OTHER[letters[p - 1]]) for p in range(1, 15_000, 3)),
+    )
+    (tmp_path / "out").mkdir()
+    arguments = ["dna", "score", "model", "v.vcf", "genome.fa", "out/o.vcf.gz"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        while not list((tmp_path / "out").iterdir()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        errors = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert list((tmp_path / "out").iterdir()) == []
