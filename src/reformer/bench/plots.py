@@ -94,7 +94,7 @@ def _time(report: Mapping[str, Any]) -> str:
                 f"chunk beats sdpa from {at:,.0f}", (at, 0.02), xycoords=("data", "axes fraction"),
                 rotation=90, fontsize="x-small", ha="right",
             )  # fmt: skip
-    return _finish(figure, panels)
+    return _finish(figure, panels, report)
 
 
 def _memory(report: Mapping[str, Any]) -> str:
@@ -105,14 +105,14 @@ def _memory(report: Mapping[str, Any]) -> str:
     }
     _draw_lines(panels[0], report, scaled)  # type: ignore[arg-type]
     panels[0].set(xscale="log", yscale="log", ylabel="MiB over inputs and parameters", title="peak memory")
-    return _finish(figure, panels)
+    return _finish(figure, panels, report)
 
 
 def _speed(report: Mapping[str, Any]) -> str:
     figure, panels = _figure(report, 1)
     _draw_lines(panels[0], report, lines_of(report, "tokens_per_second"))
     panels[0].set(xscale="log", yscale="log", ylabel="tokens/s", title="training step")
-    return _finish(figure, panels)
+    return _finish(figure, panels, report)
 
 
 def _share(report: Mapping[str, Any]) -> str:
@@ -121,7 +121,7 @@ def _share(report: Mapping[str, Any]) -> str:
         _draw_lines(panel, report, lines_of(report, f"{what}_of_gemm_rate_share"))
         panel.set(xscale="log", ylabel="of the rate of matrix products", title=what)
         panel.set_ylim(bottom=0)
-    return _finish(figure, panels)
+    return _finish(figure, panels, report)
 
 
 def _figure(report: Mapping[str, Any], num_panels: int) -> tuple["Figure", Sequence["Axes"]]:
@@ -153,9 +153,13 @@ def _styles(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield name, _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
 
 
-def _finish(figure: "Figure", panels: Sequence["Axes"]) -> str:
+def _finish(figure: "Figure", panels: Sequence["Axes"], report: Mapping[str, Any]) -> str:
     import matplotlib
 
+    lengths = sorted(map(int, report["lengths"]))
+    for panel in panels:
+        panel.set_xticks(lengths, labels=[f"{n // 1024}K" if n >= 1024 else str(n) for n in lengths])
+        panel.set_xticks([], minor=True)
     handles, labels = panels[-1].get_legend_handles_labels()
     for panel in panels[:-1]:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
