@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.machine import describe_machine
+from reformer.bench.machine import describe_machine
 from reformer.genomics.classes import Kind
 
 CLASSES = ("intergenic", "CDS+", "CDS-")

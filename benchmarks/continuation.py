@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
 from benchmarks.memory import _resident_bytes
+from reformer.bench.machine import describe_machine
 
 PROMPT = "In the beginning "
 TEST_BYTES = 60_000

@@ -19,8 +19,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.machine import describe_machine
 from reformer import ReformerConfig, ReformerForCausalLM
+from reformer.bench.machine import describe_machine
 from reformer.generation.cache_file import load_cache, save_cache
 from reformer.generation.loop import decode
 from reformer.models.cache import ReformerCache

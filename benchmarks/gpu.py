@@ -25,7 +25,7 @@ import torch
 from benchmarks.gpu_correctness import check_cases, check_timed_shapes
 from benchmarks.gpu_ops import time_ops
 from benchmarks.gpu_training import large_step, training_steps
-from benchmarks.machine import describe_machine
+from reformer.bench.machine import describe_machine
 
 
 class Results:

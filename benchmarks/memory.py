@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from reformer.bench.machine import describe_machine
 
 FLY = "DmelanDM6_4_GCF_000001215.4_Release_6_plus_ISO1_MT_genomic.fna.gz"
 SMALL = {"hidden_size": 128, "feed_forward_size": 256}

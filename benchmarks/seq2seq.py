@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
 from benchmarks.memory import _resident_bytes
+from reformer.bench.machine import describe_machine
 
 NUM_SYMBOLS = 64
 LINE = 64

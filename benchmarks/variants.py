@@ -22,8 +22,8 @@ import numpy.typing as npt
 import pysam
 import yaml
 
-from benchmarks.machine import describe_machine
 from benchmarks.variant_classes import VariantMaker, write_vcf
+from reformer.bench.machine import describe_machine
 from reformer.cli import main as reformer
 from reformer.genomics.annotation import read_genes
 from reformer.genomics.coordinates import Interval

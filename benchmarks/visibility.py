@@ -30,7 +30,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.machine import describe_machine
 from benchmarks.visibility_simulation import (
     CHUNK_LENGTH,
     HEAD_SIZE,
@@ -45,6 +44,7 @@ from benchmarks.visibility_simulation import (
     num_trials,
     schemes,
 )
+from reformer.bench.machine import describe_machine
 from reformer.training.atomic import write_text_atomically
 
 LENGTHS = [1 << n for n in (10, 12, 14, 16, 17, 18, 20)]

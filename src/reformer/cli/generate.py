@@ -44,15 +44,15 @@ def generate(
 ) -> None:
     """Continue a prompt, and print the continuation alone."""
     from reformer.generation.continuation import Sampling, continue_text, read_prompt
-    from reformer.training.atomic import write_text_atomically
+    from reformer.training.atomic import check_writable, write_text_atomically
     from reformer.training.model_folder import load_model
     from reformer.training.progress import progress_bar
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     text = read_prompt(prompt, prompt_file, is_optional=cache is not None)
     for file in (out, save_cache):
-        if file is not None and (file.is_dir() or not file.parent.is_dir()):
-            raise UserError(f"{file}: expected a file to write, in a folder that exists")
+        if file is not None:
+            check_writable(file)
     if cache is not None and not cache.is_file():
         raise UserError(f"{cache}: expected a file that --save-cache wrote")
     loaded, tokenizer = load_model(model, device)

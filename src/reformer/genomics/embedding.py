@@ -19,6 +19,7 @@ from reformer.genomics.genome import Genome
 from reformer.genomics.names import check_names
 from reformer.genomics.strands import StrandedSequence, TokenIds
 from reformer.genomics.tables import Batch, write_hdf5, write_parquet
+from reformer.training.atomic import check_writable
 
 Pooling = Literal["mean", "last", "per-base"]
 Vectors = npt.NDArray[np.float32]
@@ -41,8 +42,7 @@ def check_output(path: Path) -> None:
     """Raises UserError unless a table can be written there."""
     if path.suffix not in _WRITERS:
         raise UserError(f"{path}: expected a name that ends with {', '.join(_WRITERS)}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{path}: expected a file to write, in a folder that exists")
+    check_writable(path)
 
 
 def stretches(

@@ -24,6 +24,7 @@ from reformer.genomics.variants import (
     read_variants,
     write_scored_variants,
 )
+from reformer.training.atomic import check_writable
 
 MAX_WINDOW = 1 << 20
 REF_MISMATCH = Filter("REF_MISMATCH", "REF is not what the genome has there; not scored")
@@ -50,8 +51,7 @@ def check_output(path: Path) -> None:
     """Raises UserError unless a scored file can be written there."""
     if not path.name.endswith(".vcf.gz"):
         raise UserError(f"{path}: expected a name that ends with .vcf.gz")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"{path}: expected a file to write, in a folder that exists")
+    check_writable(path)
 
 
 def check_variants(source: Path, genome: Genome, on_mismatch: Literal["error", "filter"]) -> tuple[int, int]:

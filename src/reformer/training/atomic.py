@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reformer.errors import UserError
+
 _PARTIAL = ".partial"
 _REMOVED = ".removed"
 
@@ -15,6 +17,12 @@ _REMOVED = ".removed"
 def partial_path(path: Path) -> Path:
     """The temporary name, in the same folder, that `path` has while it is written."""
     return path.with_name(f".{path.name}{_PARTIAL}")
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError where no file of that name can be: before work whose result goes there."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{path}: expected a file to write, in a folder that exists")
 
 
 @contextmanager

@@ -39,6 +39,7 @@ def generate(
     from reformer.generation.continuation import Sampling
     from reformer.genomics.sampling import generate_sequences, read_prompts, write_fasta
     from reformer.genomics.strands import model_lower_case
+    from reformer.training.atomic import check_writable
     from reformer.training.model_folder import load_model
     from reformer.training.progress import progress_bar
 
@@ -46,8 +47,7 @@ def generate(
         raise UserError("expected one of --prompt and --prompt-file, or none")
     if length < 1 or number < 1:
         raise UserError(f"--length is {length}, --number is {number}: expected at least 1")
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"{out}: expected a file to write, in a folder that exists")
+    check_writable(out)
     sampling = Sampling(length, temperature, top_k, top_p, seed)
     prompts = [("sequence", prompt or "")] if prompt_file is None else list(read_prompts(prompt_file))
     loaded, tokenizer = load_model(model, device)
