@@ -20,6 +20,7 @@ from reformer.genomics.base_encoding import BaseEncoding, anchored_labels, known
 from reformer.genomics.classes import ClassScheme, Labels
 from reformer.genomics.grammar import Grammar
 from reformer.layers.randomness import derive
+from reformer.models.modeling import IGNORED
 from reformer.training.batches import Span, TrainingBatches
 from reformer.training.metrics import NATS_PER_BIT
 from reformer.training.recipe import Recipe, Stage
@@ -28,11 +29,9 @@ from reformer.training.run_data import RunData
 from reformer.training.trainer import ReformerTrainer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from reformer.genomics.annotation_recipe import AnnotationRecipe
-
-_IGNORED = -100
 
 
 class AnnotationTask:
@@ -74,24 +73,13 @@ class AnnotationTask:
             other_strand=recipe.data.reverse_complement,
         )
 
-    def trainer(
-        self,
-        data: RunData,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        arguments: TrainingArguments,
-        checkpoints: Path,
-        batches: TrainingBatches,
-        **options: Any,
-    ) -> AnnotationTrainer:
+    def trainer(self, data: RunData, *arguments: Any, **options: Any) -> AnnotationTrainer:
         """A trainer that evaluates in bits per base, of the classes."""
         assert isinstance(data, AnnotationData)
         settings = AnnotationSettings(
             self._recipe.scheme, self._recipe.encoding, _grammar(self._recipe.scheme, data.labelled["train"])
         )
-        return AnnotationTrainer(
-            settings, data, model, tokenizer, arguments, checkpoints, batches, data.held_out, **options
-        )
+        return AnnotationTrainer(settings, data, *arguments, **options)
 
 
 class AnnotationBatches(TrainingBatches):
@@ -133,7 +121,7 @@ class AnnotationBatches(TrainingBatches):
             first = derive(self._seed, index, row) % 3
             input_ids.append(self._encoding.ids(tokens, first, frames))
             anchored = anchored_labels(self._scheme, classes, first).astype(np.int64)
-            labels.append(np.where(known_bases(tokens), anchored, _IGNORED))
+            labels.append(np.where(known_bases(tokens), anchored, IGNORED))
         return {
             "input_ids": torch.from_numpy(np.stack(input_ids)),
             "labels": torch.from_numpy(np.stack(labels)),
@@ -141,9 +129,7 @@ class AnnotationBatches(TrainingBatches):
 
     def _frames_of(self, span: Span) -> Labels:
         """Open reading frames of the record, at the span, anchors counted from its first base."""
-        records = self._sequences.array.records
-        number = int(np.searchsorted(records.starts, span.start, side="right")) - 1
-        record_start, length = int(records.starts[number]), int(records.lengths[number])
+        record_start, length = self._record_at(span.start)
         offset, frames = span.start - record_start, self._frames
         if span.is_other_strand:
             offset, frames = length - offset - span.length, self._other_frames
@@ -161,28 +147,15 @@ class AnnotationTrainer(ReformerTrainer):
         super().__init__(*arguments, **options)
         self._settings, self._data = settings, data
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluates on every held-out set and records the results, as the base class does."""
-        metrics = {}
+    def evaluate_set(self, name: str) -> dict[str, Any]:
+        """Bits of the classes and their macro F1."""
         was_training = self._model.training
         self._model.eval()
         try:
-            for name in self._eval_arrays:
-                with self.accelerator.autocast():
-                    bits, counts = self._measure(self._data.labelled[f"eval.{name}"])
-                metrics[f"eval_{name}_bits_per_token"] = bits
-                line = {
-                    "step": self.state.global_step,
-                    "eval": name,
-                    "bits_per_token": bits,
-                    "macro_f1": counts.macro_f1(),
-                }
-                for recorder in self._recorders:
-                    recorder.record_evaluation(line)
+            bits, counts = self._measure(self._data.labelled[f"eval.{name}"])
         finally:
             self._model.train(was_training)
-        metrics["eval_bits_per_token"] = sum(metrics.values()) / len(metrics)
-        return self.evaluated(metrics)
+        return {"bits_per_token": bits, "macro_f1": counts.macro_f1()}
 
     def save_model_folder(self, folder: Path) -> None:
         """Writes the model, the tokenizer of its sequences and its settings."""

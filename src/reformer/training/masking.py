@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.data.tokens import TokenArray
+from reformer.models.modeling import IGNORED
 
 MASKED_SHARE = 0.15
-IGNORED = -100
 
 Ids = npt.NDArray[np.int64]
 

@@ -31,7 +31,7 @@ from reformer.training.run_folder import (
 from reformer.training.run_start import check_run_folder, write_run_files
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from reformer.training.batches import TrainingBatches
     from reformer.training.trainer import ReformerTrainer
@@ -72,17 +72,8 @@ class Task(Protocol):
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> TrainingBatches:
         """The batches of the run."""
 
-    def trainer(
-        self,
-        data: RunData,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        arguments: TrainingArguments,
-        checkpoints: Path,
-        batches: TrainingBatches,
-        **options: Any,
-    ) -> ReformerTrainer:
-        """A trainer of the arguments of `ReformerTrainer` but for the held-out data."""
+    def trainer(self, data: RunData, *arguments: Any, **options: Any) -> ReformerTrainer:
+        """A trainer, from the arguments of `ReformerTrainer`."""
 
 
 class LanguageModelling:
@@ -119,20 +110,11 @@ class LanguageModelling:
             masking=None if recipe.is_decoder else Masking(data.train, training.seed),
         )
 
-    def trainer(
-        self,
-        data: RunData,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        arguments: TrainingArguments,
-        checkpoints: Path,
-        batches: TrainingBatches,
-        **options: Any,
-    ) -> ReformerTrainer:
+    def trainer(self, data: RunData, *arguments: Any, **options: Any) -> ReformerTrainer:
         """A trainer that evaluates in bits per token."""
         from reformer.training.trainer import ReformerTrainer
 
-        return ReformerTrainer(model, tokenizer, arguments, checkpoints, batches, data.held_out, **options)
+        return ReformerTrainer(*arguments, **options)
 
 
 def train(
@@ -254,6 +236,7 @@ def _trainer(
         arguments,
         Path(recipe.output_dir) / CHECKPOINTS,
         batches,
+        data.held_out,
         eval_length=None if eval_length == "full" else eval_length,
         recorders=recorders,
         seconds_before=seconds,

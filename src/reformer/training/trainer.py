@@ -191,27 +191,28 @@ class ReformerTrainer(Trainer):
             `eval_NAME_bits_per_token` of every set, and `eval_bits_per_token`, their mean.
         """
         metrics = {}
-        for name, array in self._eval_arrays.items():
+        for name in self._eval_arrays:
             with self.accelerator.autocast():
-                report = evaluate_bits(
-                    self._model,
-                    array,
-                    self._eval_length,
-                    process=(self.args.process_index, self.args.world_size),
-                    reduce=self._sum_over_processes,
-                )
-            metrics[f"eval_{name}_bits_per_token"] = report.total.bits_per_token
-            line = _evaluation_line(self.state.global_step, name, report)
+                found = self.evaluate_set(name)
+            metrics[f"eval_{name}_bits_per_token"] = found["bits_per_token"]
+            line = {"step": self.state.global_step, "eval": name, **found}
             for recorder in self._recorders:
                 recorder.record_evaluation(line)
         metrics["eval_bits_per_token"] = sum(metrics.values()) / len(metrics)
-        return self.evaluated(metrics)
-
-    def evaluated(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Hands the results of an evaluation to the Trainer's callbacks, and returns them."""
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._step_start = time.perf_counter()
         return metrics
+
+    def evaluate_set(self, name: str) -> dict[str, Any]:
+        """What is recorded of one held-out set: `bits_per_token`, and what else there is to say."""
+        report = evaluate_bits(
+            self._model,
+            self._eval_arrays[name],
+            self._eval_length,
+            process=(self.args.process_index, self.args.world_size),
+            reduce=self._sum_over_processes,
+        )
+        return _in_numbers(report)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """A forward and a backward pass, as the Trainer does them."""
@@ -313,9 +314,9 @@ class ReformerTrainer(Trainer):
             load_rng_state(Path(checkpoint), self.args.process_index)
 
 
-def _evaluation_line(step: int, name: str, report: BitsReport) -> dict[str, Any]:
-    line = {"step": step, "eval": name, "bits_per_token": report.total.bits_per_token}
+def _in_numbers(report: BitsReport) -> dict[str, Any]:
+    found = {"bits_per_token": report.total.bits_per_token}
     if report.total.bits_per_base is not None:
-        line["bits_per_base"] = report.total.bits_per_base
+        found["bits_per_base"] = report.total.bits_per_base
     positions = [[bound, bits.bits_per_token] for bound, bits in report.by_position.items()]
-    return {**line, "bits_by_position": positions}
+    return {**found, "bits_by_position": positions}
