@@ -425,20 +425,27 @@ def _orthonormal(rotations: Tensor) -> Tensor:
 
 
 def factors(num_buckets: int, head_size: int) -> tuple[int, ...]:
-    """Factors of `num_buckets`, a power of two, or a little less: one up to 64, above that two or three.
+    """Factors of about `num_buckets`, a power of two: one up to 64, above that two or three.
 
-    n buckets take n / 2 columns of a rotation, and no more than D columns are orthonormal. Two factors
-    that take more are not independent, and fill their buckets unevenly; a small third factor then saves
-    columns of the second (measured by `python -m benchmarks.visibility`).
+    n buckets take n / 2 columns of a rotation, and no more than D columns are orthonormal. Factors that
+    take many more are not independent and fill their buckets unevenly; a small third one saves columns.
+    Even so several factors are less even than one. They multiply to a little more than was asked, as
+    buckets of C keys on average hide a repeat from too many queries; beyond 2 D^2, where columns are
+    short and few causal queries come, to a little less (measured by `python -m benchmarks.visibility`).
     """
     if num_buckets <= _LARGEST_FACTOR:
         return (num_buckets,)
     first = 1 << (num_buckets.bit_length() // 2)
     second = num_buckets // first
-    if first + second <= 2 * head_size:
-        return first, second
     third = 2 * math.ceil(num_buckets / (2 * head_size**2))
-    if head_size % 2 or 4 * third > head_size:
-        return first, second
-    second = min(head_size - third, num_buckets // (2 * head_size * third) * 2)
-    return head_size, second, third
+    if first + second <= 2 * head_size or head_size % 2 or 4 * third > head_size:
+        return second, first + _even_share(first)
+    if third == 2:
+        second = num_buckets // (2 * head_size * third) * 2
+        return third, second, head_size + _even_share(head_size)
+    return third, head_size - _even_share(head_size), head_size - 2 * _even_share(head_size)
+
+
+def _even_share(n: int) -> int:
+    """A sixteenth of a number, rounded up to an even one."""
+    return 2 * math.ceil(n / 32)

@@ -36,7 +36,8 @@ class ReformerConfig(transformers.ReformerConfig):
         rope_theta: base of rotary positions.
         residual: "int32", exact fixed-point streams, or "float32".
         reversible: rebuild activations in the backward pass; False stores them.
-        max_num_buckets: bound of the number of buckets where `num_buckets` is None.
+        max_num_buckets: bound of the number of buckets where `num_buckets` is None, a power of two; as
+            their factors are chosen to fill evenly, there may be up to an eighth more.
         cross_attention_hidden_size: features of the memory that each layer also attends to, see
             `ReformerForSeq2SeqLM`; None for no cross-attention.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
