@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from reformer.layers.attention import LSHSelfAttention
 from reformer.layers.decoding import LayerCache, NextToken, longer
-from reformer.ops import lsh_attention, lsh_hash
+from reformer.ops import cpu_decoding, lsh_attention, lsh_hash
 from reformer.ops.reference import SELF_SCORE
 
 _PENDING = 256  # tokens that are hashed for the levels to come together
@@ -40,38 +40,66 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         super().__init__(kind)
         self.width = kind.num_chunks_before * kind.chunk_length + 1
         self._rotations: dict[int, Tensor] = {}
+        self._columns: dict[int, Tensor] = {}
         self._turned_round: dict[tuple[int, torch.dtype], Tensor] = {}
 
     # Reading one token.
 
     @override
     def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
-        (B, H, D), R, W = q.shape, self.kind.num_hashes, self.width
-        numbers, theta = self.numbers, self.kind.shape.rope_theta
+        numbers = self.numbers
         if numbers["next_free"] == numbers["num_free"]:
             self._make_room()
-        slot = self.state["free"][:, :, numbers["next_free"]].reshape(-1)
-        ids = self._hash_one(q)
         if "pending" in self.state:
             self.state["pending"][:, :, numbers["pending"]] = q
             numbers["pending"] += 1
-        q, k = token.rotate(q, k, theta)
+        read = self._read_compiled if cpu_decoding.runs_on(q) else self._read_one
+        mixed = read(q, k, v, token)
+        numbers["next_free"] += 1
+        numbers["clock"] += 1
+        if "pending" in self.state:
+            self._advance(token)
+        return mixed
+
+    def _read_compiled(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
+        """What `_read_one` does."""
+        compiled, state = token.compiled(q, k, v, self.kind.shape.rope_theta), self.state
+        kv, ring, count, born, free = (state[name] for name in ("kv", "ring", "count", "born", "free"))
+
+        def read(rows: slice, level: int) -> Tensor:
+            return cpu_decoding.bucket_step(
+                compiled.of(rows),
+                kv[rows],
+                ring[rows],
+                count[rows],
+                born[rows],
+                free[rows],
+                next_free=self.numbers["next_free"],
+                clock=self.numbers["clock"],
+                rotations=self._columns_of(level),
+                factors=self.kind.factors_of(level),
+            )
+
+        if len(set(self._levels)) == 1:
+            return read(slice(None), self._levels[0])
+        return torch.cat([read(slice(b, b + 1), level) for b, level in enumerate(self._levels)])
+
+    def _read_one(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
+        """Put a token `[B, H, D]` into the rings and attend to those of its bucket."""
+        (B, H, D), R, W = q.shape, self.kind.num_hashes, self.width
+        slot = self.state["free"][:, :, self.numbers["next_free"]].reshape(-1)
+        ids = self._hash_one(q)
+        q, k = token.rotate(q, k, self.kind.shape.rope_theta)
         kv, ring, count = self.state["kv"], self.state["ring"], self.state["count"].view(-1)
         entry = slot + self._entry_offset
         kv.view(-1, 2 * D).index_copy_(0, entry, torch.cat([k, v], dim=-1).view(B * H, 2 * D))
-        self.state["born"].view(-1).index_fill_(0, entry, numbers["clock"])
+        self.state["born"].view(-1).index_fill_(0, entry, self.numbers["clock"])
         bucket = (ids.reshape(B * H, R) + self._ring_offset).view(-1)
         members = count.index_select(0, bucket)
         ring.view(-1).index_copy_(0, bucket * W + members % W, slot.repeat_interleave(R))
         count.index_copy_(0, bucket, members + 1)
         seen = ring.view(-1, W).index_select(0, bucket).view(B * H, R * W)
-
-        mixed = self._attend_one(q.view(B * H, D), seen, slot)
-        numbers["next_free"] += 1
-        numbers["clock"] += 1
-        if "pending" in self.state:
-            self._advance(token)
-        return mixed.view(B, H, D)
+        return self._attend_one(q.view(B * H, D), seen, slot).view(B, H, D)
 
     def _attend_one(self, q: Tensor, seen: Tensor, own: Tensor) -> Tensor:
         """Attention `[B * H, D]` of a query a row over entries `[B * H, R * W]`, one of them its `own`."""
@@ -119,6 +147,13 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             both = [torch.cat([half, -half], dim=-1).flatten(2) for half in halves]
             self._turned_round[level, dtype] = torch.cat(both, dim=-1)
         return self._turned_round[level, dtype]
+
+    def _columns_of(self, level: int) -> Tensor:
+        """A level's rotations as the compiled kernel reads them, `[H, R, sum(factors) / 2, D]`."""
+        if level not in self._columns:
+            columns = self._rotations_of(level, torch.device("cpu")).permute(0, 2, 3, 1)
+            self._columns[level] = columns.float().contiguous()
+        return self._columns[level]
 
     def _hash_many(self, q: Tensor, level: int, mask: Tensor | None) -> Tensor:
         """Buckets int32 `[B, H, R, S]` of queries `[B, H, S, D]`."""

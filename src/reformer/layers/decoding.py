@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from reformer.layers.attention import FullSelfAttention, LocalSelfAttention, SelfAttention
 from reformer.layers.positions import angles_at, rotation_at, turn
-from reformer.ops import local_attention
+from reformer.ops import cpu_decoding, local_attention
 
 Kind = TypeVar("Kind", bound=SelfAttention)
 
@@ -40,11 +40,10 @@ class NextToken:
         """int64 `[B]`."""
         return torch.tensor(self.lengths, device=self.device)
 
-    def rotate(self, q: Tensor, k: Tensor, theta: float | None) -> tuple[Tensor, Tensor]:
-        """Rotary positions of queries and keys `[B, H, D]`, both at once; none without theta."""
+    def turn(self, D: int, theta: float | None, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Cosines and signed sines `[B, 1, D]` of rotary positions; None without theta."""
         if theta is None:
-            return q, k
-        D, dtype = q.shape[-1], q.dtype
+            return None
         key = (D, theta, dtype)
         if key not in self._rotations:
             angle = angles_at(self.positions[:, None], D, theta)
@@ -53,7 +52,18 @@ class NextToken:
                 torch.cat([angle, angle], dim=-1).cos_().to(dtype),
                 torch.cat([-sin, sin], dim=-1).to(dtype),
             )
-        cos, sin = self._rotations[key]
+        return self._rotations[key]
+
+    def compiled(self, q: Tensor, k: Tensor, v: Tensor, theta: float | None) -> cpu_decoding.Token:
+        """Queries, keys and values `[B, H, D]` of a layer, for the compiled kernel."""
+        return cpu_decoding.Token(q, k, v, self.positions, self.turn(q.shape[-1], theta, q.dtype))
+
+    def rotate(self, q: Tensor, k: Tensor, theta: float | None) -> tuple[Tensor, Tensor]:
+        """Rotary positions of queries and keys `[B, H, D]`, both at once; none without theta."""
+        turn = self.turn(q.shape[-1], theta, q.dtype)
+        if turn is None:
+            return q, k
+        D, (cos, sin) = q.shape[-1], turn
         both = torch.stack([q, k])
         q, k = torch.addcmul(both * cos, both.roll(D // 2, -1), sin).unbind()
         return q, k
@@ -161,6 +171,13 @@ class WindowCache(LayerCache[LocalSelfAttention]):
     def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         kind, kv = self.kind, self.state["kv"]
         theta, D = kind.shape.rope_theta, q.shape[-1]
+        if cpu_decoding.runs_on(q):
+            return cpu_decoding.window_step(
+                token.compiled(q, k, v, theta),
+                kv,
+                chunk_length=kind.chunk_length,
+                chunks_before=kind.num_chunks_before,
+            )
         place, bias = token.window(kind.chunk_length, kind.num_chunks_before, _wide(q.dtype))
         q, k = token.rotate(q, k, theta)
         new = torch.cat([k, v], dim=-1)

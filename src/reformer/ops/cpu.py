@@ -83,6 +83,28 @@ class _HashProblem(ctypes.Structure):
     ]
 
 
+class DecodeProblem(ctypes.Structure):
+    """See csrc/problem.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("B", "H", "D", "L")),
+        *((name, ctypes.c_void_p) for name in ("positions", "q", "k", "v", "cos", "sin", "kv", "out")),
+        *((name, ctypes.c_int64) for name in ("chunk_length", "chunks_before")),
+        *((name, ctypes.c_int64) for name in ("R", "num_rings", "ring_width", "clock")),
+        *((name, ctypes.c_void_p) for name in ("free_entries", "rings", "num_members", "born", "rotations")),
+        ("num_factors", ctypes.c_int64),
+        ("factors", ctypes.c_void_p),
+    ]
+
+
+_PROBLEMS: dict[str, type[ctypes.Structure]] = {
+    "problem": _Problem,
+    "hash_problem": _HashProblem,
+    "decode_problem": DecodeProblem,
+}
+_FUNCTIONS = {"forward": _Problem, "backward": _Problem, "hash": _HashProblem, "decode": DecodeProblem}
+
+
 class _Library:
     """The shared library, or why there is none."""
 
@@ -97,14 +119,13 @@ class _Library:
             functions = ctypes.CDLL(str(path))
         except OSError as error:
             return f"the compiled kernels cannot be loaded: {error}"
-        functions.reformer_problem_size.restype = ctypes.c_int64
-        functions.reformer_hash_problem_size.restype = ctypes.c_int64
         functions.reformer_instruction_set.restype = ctypes.c_char_p
         functions.reformer_instruction_set.argtypes = [ctypes.c_int64]
-        sizes = functions.reformer_problem_size(), functions.reformer_hash_problem_size()
-        if sizes != (ctypes.sizeof(_Problem), ctypes.sizeof(_HashProblem)):
-            return "the compiled kernels are of another version; install the package again"
-        for name, problem in (("forward", _Problem), ("backward", _Problem), ("hash", _HashProblem)):
+        for name, problem in _PROBLEMS.items():
+            size = getattr(functions, f"reformer_{name}_size", None)
+            if size is None or size() != ctypes.sizeof(problem):
+                return "the compiled kernels are of another version; install the package again"
+        for name, problem in _FUNCTIONS.items():
             function = getattr(functions, f"reformer_{name}")
             function.argtypes = [ctypes.POINTER(problem), ctypes.c_int64, ctypes.c_int64]
             function.restype = ctypes.c_int32
@@ -119,7 +140,7 @@ class _Library:
                 names.append(name.decode())
         return names
 
-    def run(self, name: str, problem: _Problem | _HashProblem) -> None:
+    def run(self, name: str, problem: ctypes.Structure) -> None:
         function = getattr(self.functions, f"reformer_{name}")
         error = function(ctypes.byref(problem), self.instruction_set, torch.get_num_threads())
         if error:

@@ -1,11 +1,12 @@
 // The kernels for one instruction set: compiled several times, see setup.py.
 
+#include "decode.h"
 #include "groups.h"
 #include "hash.h"
 
 namespace reformer {
 
 extern const Kernels REFORMER_KERNELS;
-const Kernels REFORMER_KERNELS = {REFORMER_NAME, scratch_floats, forward, backward, delta, hash_scratch_floats, hash};
+const Kernels REFORMER_KERNELS = {REFORMER_NAME, scratch_floats, forward, backward, delta, hash_scratch_floats, hash, decode_scratch_floats, decode};
 
 }  // namespace reformer

@@ -24,6 +24,7 @@ constexpr int64_t kPlannedKeys = 1 << 22;      // of the rows that are planned t
 constexpr int64_t kDeltaQueries = 1 << 10;     // of one task
 constexpr int64_t kHashTokens = 1 << 10;       // likewise
 constexpr int64_t kQueriesWorthAThread = 1 << 9;
+constexpr int64_t kDecodedFloatsWorthAThread = 1 << 20;
 
 struct Scratch {
   explicit Scratch(int64_t num_floats) : data((float*)std::aligned_alloc(64, (num_floats * 4 + 63) / 64 * 64)) {
@@ -120,6 +121,16 @@ void hash(const HashProblem& p, const Kernels& kernels, int64_t num_threads) {
   });
 }
 
+void decode(const DecodeProblem& p, const Kernels& kernels, int64_t num_threads) {
+  const int64_t num_rows = p.B * p.H;
+  const int64_t num_floats = num_rows * 2 * p.D * (p.R ? p.R * p.ring_width : p.L);
+  num_threads = std::min({num_threads, num_rows, 1 + num_floats / kDecodedFloatsWorthAThread});
+  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.decode_scratch_floats(p));
+  Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
+    team.for_each(0, num_rows, [&](int64_t row) { kernels.decode(p, row, scratch[worker].data); });
+  });
+}
+
 // Instruction sets that were compiled and that this processor has, the best one first.
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> available;
@@ -154,9 +165,10 @@ int32_t guarded(int64_t instruction_set, const Work& work) {
 
 #define REFORMER_API extern "C" __attribute__((visibility("default")))
 
-// Size of the structures, so that the caller can check that it has the same.
+// Sizes of the structures, so that the caller can check that it has the same.
 REFORMER_API int64_t reformer_problem_size() { return sizeof(reformer::Problem); }
 REFORMER_API int64_t reformer_hash_problem_size() { return sizeof(reformer::HashProblem); }
+REFORMER_API int64_t reformer_decode_problem_size() { return sizeof(reformer::DecodeProblem); }
 
 // Name of the i-th instruction set that this processor has, the best one first; null behind the last.
 REFORMER_API const char* reformer_instruction_set(int64_t i) {
@@ -179,5 +191,11 @@ REFORMER_API int32_t reformer_backward(const reformer::Problem* p, int64_t instr
 REFORMER_API int32_t reformer_hash(const reformer::HashProblem* p, int64_t instruction_set, int64_t num_threads) {
   return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
     reformer::hash(*p, kernels, num_threads);
+  });
+}
+
+REFORMER_API int32_t reformer_decode(const reformer::DecodeProblem* p, int64_t instruction_set, int64_t num_threads) {
+  return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
+    reformer::decode(*p, kernels, num_threads);
   });
 }

@@ -73,6 +73,27 @@ struct HashProblem {
   int64_t* buckets;  // [B, H, R, T]
 };
 
+// The next token of every row, and the cache of those before: see ops/cpu_decoding.py.
+struct DecodeProblem {
+  int64_t B, H, D, L;           // L entries in the store of a row
+  const int64_t* positions;     // [B]
+  const float *q, *k, *v;       // [B, H, D]
+  const float *cos, *sin;       // [B, D], of rotary positions; null for none
+  float* kv;                    // [B, H, L, 2D]
+  float* out;                   // [B, H, D]
+  // Sliding window, where R is 0: the key at position p is entry p % L.
+  int64_t chunk_length, chunks_before;
+  // Buckets otherwise, each of which has a ring of the entries of its last members.
+  int64_t R, num_rings, ring_width, clock;
+  const int32_t* free_entries;  // of row i at i * L: where its key goes
+  int32_t* rings;               // [B, H, R, num_rings, ring_width]
+  int32_t* num_members;         // [B, H, R, num_rings], that a bucket has had
+  int32_t* born;                // [B, H, L], when an entry was written
+  const float* rotations;       // [H, R, sum(factors) / 2, D]
+  int64_t num_factors;
+  const int64_t* factors;
+};
+
 constexpr int kMaxHeadSize = 256;
 constexpr int kTile = 32;       // queries in a tile
 constexpr int kKeyGroup = 8;    // keys that are computed or skipped together
@@ -93,6 +114,8 @@ struct Kernels {
   void (*delta)(const Problem&, int64_t row, int64_t first_query, int64_t stop_query);
   int64_t (*hash_scratch_floats)(const HashProblem&);
   void (*hash)(const HashProblem&, int64_t row, int64_t first_token, int64_t stop_token, float* scratch);
+  int64_t (*decode_scratch_floats)(const DecodeProblem&);
+  void (*decode)(const DecodeProblem&, int64_t row, float* scratch);
 };
 
 }  // namespace reformer
