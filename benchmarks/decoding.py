@@ -112,7 +112,7 @@ class _Clock:
         """Nothing more comes."""
 
 
-def peer(num_tokens: int, repeats: int = 2) -> dict[str, float]:
+def peer(num_tokens: int, repeats: int = 3) -> dict[str, float]:
     """Median milliseconds a token of transformers' Reformer and of ours, in turns, through `generate()`.
 
     With their caches; the time until the first token, in which the prompt is read, is not counted.
@@ -174,7 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         results["loops_milliseconds_per_token"] = {"context": longest} | loops(model, caches[longest], 50)
         print("generate() at the longest context:", results["loops_milliseconds_per_token"], flush=True)
     if "peer" not in options.skip:
-        results["peer_milliseconds_per_token"] = {"context": PEER_CONTEXT} | peer(40)
+        results["peer_milliseconds_per_token"] = {"context": PEER_CONTEXT} | peer(100)
         print("next to transformers' Reformer:", results["peer_milliseconds_per_token"], flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "decoding.json").write_text(json.dumps(results, indent=1) + "\n")

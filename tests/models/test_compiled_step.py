@@ -44,12 +44,12 @@ def test_gives_the_same_and_leaves_the_same(case: str, monkeypatch: pytest.Monke
     assert {"window_step", "bucket_step"} == set(calls)
     monkeypatch.setattr(cpu_decoding, "runs_on", lambda q: False)
     calls.clear()
-    torch.testing.assert_close(found, _decode(model, in_torch, 200), rtol=0, atol=2e-5)
+    torch.testing.assert_close(found, _decode(model, in_torch, 200), rtol=0, atol=1e-4)
     assert not calls
     for one, other in zip(compiled.layers, in_torch.layers, strict=True):
         assert one.numbers == other.numbers
         for name, x in one.state.items():
-            torch.testing.assert_close(x, other.state[name], rtol=0, atol=1e-5)
+            torch.testing.assert_close(x, other.state[name], rtol=0, atol=1e-4)
 
 
 def test_threads_change_nothing() -> None:
