@@ -5,9 +5,9 @@
 `depth`: 65,536 tokens, d = 128, 2 to 32 layers. `length`: 16K to 1M tokens, 2 layers. `chromosome`: one step
 on the first 1,048,576 bases of D. melanogaster chromosome 4, six layers, d = 256. A step is forward,
 backward and AdamW. Its memory is the peak of the resident set during the step over the resident set before
-it, less the gradients and the optimizer's state, which are as large as the parameters are. glibc is told
-to give back at once what is freed, which takes time: by default it keeps blocks of up to 32 MiB, and short
-sequences would seem to need more.
+it, less the gradients and the optimizer's state, which are as large as the parameters are. But for the
+chromosome, glibc is told to give back at once what is freed, which takes time: by default it keeps blocks of
+up to 32 MiB, and short sequences would seem to need more.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def _resident_bytes(field: str = "VmRSS") -> int:
 
 def _in_subprocess(case: Case) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.memory", "--measure", json.dumps(asdict(case))]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
+    environment = os.environ | ({} if case.data else {"MALLOC_MMAP_THRESHOLD_": str(2**18)})
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return json.loads(output)
 
