@@ -132,7 +132,11 @@ class LayerCache(ABC, Generic[Kind]):
 
 
 class WindowCache(LayerCache[LocalSelfAttention]):
-    """A ring of the last chunks: the key at position p is at place p % M, M the longest that is visible."""
+    """A ring of the last chunks: the key at position p is at place p % M, M the longest that is visible.
+
+    Where chunks are cut as transformers cuts them (`as_transformers`), the parallel forward over fewer chunks
+    than the window looks back sees some of them twice; here each is seen once.
+    """
 
     @override
     def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
