@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from reformer.genomics.classes import ClassScheme, label_bases
+from reformer.genomics.coding_model import CodingModel
 from reformer.genomics.coordinates import reverse_complement
 from reformer.genomics.gene_calls import CalledGene, GeneDecoder
+from reformer.genomics.gene_places import base_codes
 from reformer.genomics.genes import spliced
 from reformer.genomics.grammar import Grammar
 
@@ -13,8 +15,11 @@ SCHEME = ClassScheme(kinds=("CDS", "intron"))
 TIGHT = Grammar(min_intron=4, gene_cost=1.0, intron_cost=0.5, evidence=1.0)
 
 
-def call(letters, probabilities, grammar=TIGHT, scheme=SCHEME, blocks=()):
-    decoder = GeneDecoder(scheme, grammar)
+CODING = CodingModel(np.random.default_rng(9).normal(size=(3, 4**4, 4)).astype(np.float32))
+
+
+def call(letters, probabilities, grammar=TIGHT, scheme=SCHEME, blocks=(), coding=None):
+    decoder = GeneDecoder(scheme, grammar, coding)
     edges = [0, *blocks, len(letters)]
     for start, end in itertools.pairwise(edges):
         decoder.feed(letters[start:end].encode(), probabilities[start:end])
@@ -44,9 +49,11 @@ def legal_genes(letters, grammar):
                 yield tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
-def best_path(letters, probabilities, grammar):
+def best_path(letters, probabilities, grammar, coding=None):
     """The score and genes of the best legal path, by trying every gene at every place."""
     logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6))
+    if coding is not None:
+        logs[:, 1:7] += coding.by_place(base_codes(letters.encode()))  # "CDS+0" to "CDS-2"
     no_gene = grammar.evidence * np.log(np.maximum(probabilities[:, 0], 1e-6))
     n = len(letters)
     genes = [("+", exons) for exons in legal_genes(letters, grammar)]
@@ -84,16 +91,17 @@ def test_evidence_weighs_probabilities_against_costs():
         assert [(gene.strand, gene.exons) for gene in call(letters, probabilities, grammar)] == genes
 
 
+@pytest.mark.parametrize("coding", [None, CODING], ids=["", "codons"])
 @pytest.mark.parametrize("seed", range(40))
-def test_the_path_is_the_best_of_all_legal_ones(seed):
+def test_the_path_is_the_best_of_all_legal_ones(seed, coding):
     generator = np.random.default_rng(seed)
     # Letters in which codons and splice sites are common.
     words = ["ATG", "TAA", "GT", "AG", "CAT", "TTA", "CT", "AC", "TGA", "A", "C", "G", "T", "TCA"]
     letters = "".join(generator.choice(words, 26))[:60]
     concentration = generator.choice([0.3, 1.0, 3.0])
     probabilities = generator.dirichlet(np.full(len(SCHEME.names), concentration), len(letters))
-    (score, genes), _ = best_path(letters, probabilities, TIGHT)
-    found = call(letters, probabilities)
+    (score, genes), _ = best_path(letters, probabilities, TIGHT, coding)
+    found = call(letters, probabilities, coding=coding)
     no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6)).sum()
     assert no_gene + sum(gene.score for gene in found) == pytest.approx(score)
     assert [(gene.strand, gene.exons) for gene in found] == genes
@@ -142,19 +150,21 @@ def test_every_called_gene_is_legal(random_case):
             assert len(text) >= 30
 
 
-def test_blocks_of_any_size_give_the_same_genes(random_case):
+@pytest.mark.parametrize("coding", [None, CODING], ids=["", "codons"])
+def test_blocks_of_any_size_give_the_same_genes(random_case, coding):
     letters, probabilities = (part[:3000] for part in random_case)
-    whole = call(letters, probabilities)
+    whole = call(letters, probabilities, coding=coding)
     assert whole
     for blocks in (range(1, 3000), range(7, 3000, 7), [1, 2, 3, 5, 1500, 2999]):
-        pieces = call(letters, probabilities, blocks=blocks)
+        pieces = call(letters, probabilities, blocks=blocks, coding=coding)
         assert [(g.strand, g.exons) for g in pieces] == [(g.strand, g.exons) for g in whole]
 
 
-def test_the_other_strand_gives_the_other_genes(random_case):
+@pytest.mark.parametrize("coding", [None, CODING], ids=["", "codons"])
+def test_the_other_strand_gives_the_other_genes(random_case, coding):
     letters, probabilities = (part[:5000] for part in random_case)
-    forwards = call(letters, probabilities)
-    backwards = call(reverse_complement(letters), probabilities[::-1][:, SCHEME.other_strand])
+    forwards = call(letters, probabilities, coding=coding)
+    backwards = call(reverse_complement(letters), probabilities[::-1][:, SCHEME.other_strand], coding=coding)
     n = len(letters)
     mirrored = [tuple((n - b, n - a) for a, b in gene.exons[::-1]) for gene in backwards[::-1]]
     assert [gene.exons for gene in forwards] == mirrored

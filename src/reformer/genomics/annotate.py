@@ -18,7 +18,7 @@ import numpy.typing as npt
 from reformer.errors import UserError
 from reformer.genomics.annotator import Annotator
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
-from reformer.genomics.gene_calls import CalledGene, GeneDecoder
+from reformer.genomics.gene_calls import CalledGene
 from reformer.genomics.genes import Gene, gene_features
 from reformer.genomics.gff3 import write_gff3
 from reformer.genomics.tracks import write_bigwig
@@ -100,8 +100,7 @@ def annotate_record(
         take: called with the record, the first base and the probabilities ``[bases, classes]`` of each
             stretch, from left to right.
     """
-    settings = annotator.settings
-    decoder = None if settings.grammar is None else GeneDecoder(settings.scheme, settings.grammar)
+    decoder = annotator.settings.decoder()
     for start, end, inner in windows.of(record.length):
         tokens = array.window(record.start + start, end - start)
         probabilities = annotator.probabilities(tokens, both_strands=both_strands)[inner]

@@ -14,7 +14,9 @@ from reformer.errors import UserError
 from reformer.genomics.annotation import read_genes
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.classes import ClassScheme, Labels, label_bases
+from reformer.genomics.coding_model import CodingModel
 from reformer.genomics.coordinates import Interval, reverse_complement
+from reformer.genomics.gene_places import base_codes
 from reformer.genomics.genes import Gene
 from reformer.genomics.names import check_names
 from reformer.training.run_data import RunData
@@ -72,6 +74,19 @@ class LabelledSequences:
         tokens = self.array.tokens[start + interval.start : start + interval.end]
         letters = tokens.tobytes().translate(LETTER_OF_TOKEN).decode()
         return reverse_complement(letters) if interval.strand == "-" else letters
+
+    def coding_model(self) -> CodingModel:
+        """The codon statistics of the sequences."""
+        classes = label_bases(
+            ClassScheme(kinds=("CDS",)), self.genes, {r.name: r.length for r in self.array.records}
+        )
+        return CodingModel.of(
+            (
+                base_codes(self.array.window(r.start, r.length).tobytes().translate(LETTER_OF_TOKEN)),
+                classes[r.name],
+            )
+            for r in self.array.records
+        )
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,10 @@ class AnnotationTask:
     def trainer(self, data: RunData, *arguments: Any, **options: Any) -> AnnotationTrainer:
         """A trainer that evaluates in bits per base, of the classes."""
         assert isinstance(data, AnnotationData)
-        settings = AnnotationSettings(
-            self._recipe.scheme, self._recipe.encoding, _grammar(self._recipe.scheme, data.labelled["train"])
-        )
+        recipe, labelled = self._recipe, data.labelled["train"]
+        grammar = _grammar(recipe.scheme, labelled)
+        coding = None if grammar is None else labelled.coding_model()
+        settings = AnnotationSettings(recipe.scheme, recipe.encoding, grammar, coding)
         return AnnotationTrainer(settings, data, *arguments, **options)
 
 

@@ -14,6 +14,8 @@ from reformer.data.nucleotides import reverse_complement
 from reformer.errors import UserError
 from reformer.genomics.base_encoding import BaseEncoding, by_frame
 from reformer.genomics.classes import ClassScheme
+from reformer.genomics.coding_model import CodingModel
+from reformer.genomics.gene_calls import GeneDecoder
 from reformer.genomics.grammar import Grammar
 from reformer.training.atomic import write_text_atomically
 from reformer.training.json_file import read_json
@@ -26,26 +28,41 @@ _TOKENS_PER_BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class AnnotationSettings:
-    """What a model's tokens and classes are, and the grammar of the genes that it was trained on."""
+    """What a model's tokens and classes are, and what the genes that it was trained on look like.
+
+    Attributes:
+        scheme: the classes.
+        encoding: the tokens.
+        grammar: of the genes; None where the classes cannot be decoded.
+        coding: codon statistics of the genes; None likewise.
+    """
 
     scheme: ClassScheme
     encoding: BaseEncoding
     grammar: Grammar | None
+    coding: CodingModel | None = None
+
+    def decoder(self) -> GeneDecoder | None:
+        """A decoder for one sequence; None without a grammar."""
+        return None if self.grammar is None else GeneDecoder(self.scheme, self.grammar, self.coding)
 
     def write(self, folder: Path) -> None:
-        """Writes `annotation.json` into a model's folder."""
+        """Writes `annotation.json`, and `coding.safetensors`, into a model's folder."""
         content = {
             "format": _FORMAT,
             "classes": list(self.scheme.names),
             "scheme": self.scheme.to_json(),
             "encoding": asdict(self.encoding),
             "grammar": None if self.grammar is None else self.grammar.to_json(),
+            "coding": self.coding is not None,
         }
+        if self.coding is not None:
+            self.coding.write(folder)
         write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> AnnotationSettings:
-        """Reads `annotation.json`.
+        """Reads what `write` has written.
 
         Raises:
             UserError: it is missing, damaged or not ours.
@@ -64,6 +81,7 @@ class AnnotationSettings:
                 ClassScheme(**content["scheme"]),
                 BaseEncoding(**content["encoding"]),
                 None if grammar is None else Grammar(**grammar),
+                CodingModel.read(folder) if content.get("coding") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: damaged: {error}") from error

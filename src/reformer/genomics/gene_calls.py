@@ -15,8 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.genomics.classes import ClassScheme
+from reformer.genomics.coding_model import CodingModel
 from reformer.genomics.coordinates import Interval, Strand
-from reformer.genomics.gene_places import NUM_STATES, STRANDS, StrandRules, base_codes, in_order, state_scores
+from reformer.genomics.gene_places import (
+    NUM_STATES,
+    STRANDS,
+    StrandRules,
+    add_coding_scores,
+    base_codes,
+    in_order,
+    state_scores,
+)
 from reformer.genomics.gene_search import GeneSearch
 from reformer.genomics.genes import Gene, Segment, Transcript, phases
 from reformer.genomics.grammar import Grammar
@@ -59,21 +68,26 @@ class GeneDecoder:
     Args:
         scheme: the classes of the probabilities.
         grammar: the rules.
+        coding: codon statistics, whose nats count beside those of the probabilities; None for none.
 
     Raises:
         ValueError: coding is not among the classes.
     """
 
-    def __init__(self, scheme: ClassScheme, grammar: Grammar) -> None:
+    def __init__(self, scheme: ClassScheme, grammar: Grammar, coding: CodingModel | None = None) -> None:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
-        self._scheme, self._evidence = scheme, grammar.evidence
+        self._scheme, self._evidence, self._coding = scheme, grammar.evidence, coding
+        self._context = 0 if coding is None else coding.order
+        self._around = max(_AROUND, self._context)
         self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
         self._search = GeneSearch(self._rules, grammar.min_intron)
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))
         self._first = 0  # position of the first base that is kept
         self._next = 0  # the first place that has not been visited
+        # What waits for the bases to its right, the context of genes on "-".
+        self._waiting = b"", np.zeros((0, len(scheme.names)), dtype=np.float32)
 
     def feed(self, letters: bytes, probabilities: npt.NDArray[np.floating]) -> None:
         """Takes the next bases.
@@ -84,21 +98,34 @@ class GeneDecoder:
         """
         if len(letters) != len(probabilities):
             raise ValueError(f"{len(letters)} letters with probabilities of {len(probabilities)} bases")
-        for start in range(0, len(letters), _BASES_PER_BLOCK):
-            block = slice(start, start + _BASES_PER_BLOCK)
-            scores = state_scores(self._scheme, probabilities[block], self._first + len(self._codes))
-            scores *= self._evidence
-            self._codes = np.concatenate([self._codes, base_codes(letters[block])])
-            self._sums = np.concatenate([self._sums, self._sums[-1] + np.cumsum(scores, axis=0)])
-            self._visit(self._first + len(self._codes) - _AROUND)
+        waiting, rows = self._waiting
+        letters, probabilities = waiting + letters, np.concatenate([rows, probabilities])
+        ready = max(len(letters) - self._context, 0)
+        for start in range(0, ready, _BASES_PER_BLOCK):
+            self._take(letters, probabilities, start, min(start + _BASES_PER_BLOCK, ready))
+        self._waiting = letters[ready:], probabilities[ready:].copy()
 
     def finish(self) -> list[CalledGene]:
         """Ends the sequence; its genes from left to right."""
+        self._take(*self._waiting, 0, len(self._waiting[0]))
         self._visit(self._first + len(self._codes) + 1)
         genes = [
             CalledGene(STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
         ]
         return genes[::-1]
+
+    def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
+        """Adds up the scores of the bases [start, end), of which those around are known."""
+        codes, first = base_codes(letters[start:end]), self._first + len(self._codes)
+        scores = self._evidence * state_scores(self._scheme, probabilities[start:end], first)
+        if self._coding is not None:
+            left = self._codes[len(self._codes) - min(self._context, len(self._codes)) :]
+            right = base_codes(letters[end : end + self._context])
+            nats = self._coding.by_place(np.concatenate([left, codes, right]))
+            add_coding_scores(scores, nats[len(left) : len(left) + len(codes)], first)
+        self._codes = np.concatenate([self._codes, codes])
+        self._sums = np.concatenate([self._sums, self._sums[-1] + np.cumsum(scores, axis=0)])
+        self._visit(self._first + len(self._codes) - _AROUND)
 
     def _visit(self, end: int) -> None:
         """Visits the places before `end` and forgets what later ones do not need."""
@@ -108,6 +135,6 @@ class GeneDecoder:
         if places:
             self._search.visit(in_order(places, self._next, end))
         self._next = end
-        forgotten = max(end - _AROUND - self._first, 0)
+        forgotten = max(end - self._around - self._first, 0)
         self._codes, self._sums = self._codes[forgotten:], self._sums[forgotten:]
         self._first += forgotten

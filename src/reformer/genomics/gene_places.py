@@ -95,6 +95,22 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
     return np.log(np.maximum(scores, _SMALLEST_PROBABILITY))
 
 
+def add_coding_scores(scores: Floats, nats: npt.NDArray[np.floating], first: int) -> None:
+    """Adds what codon statistics say to scores ``[bases, NUM_STATES]``.
+
+    Args:
+        scores: changed in place.
+        nats: ``[bases, 6]``, by place in the codon on either strand, see `CodingModel.by_place`.
+        first: position of the first base.
+    """
+    positions = np.arange(first, first + len(scores))
+    for s in range(len(STRANDS)):
+        for a in range(3):
+            left = (positions - a) % 3  # bases of the codon to the left
+            place = (left if s == 0 else 2 - left) + 3 * s
+            scores[:, CODING + 3 * s + a] += np.take_along_axis(nats, place[:, None], axis=1)[:, 0]
+
+
 def _class(scheme: ClassScheme, strand: str, place: int) -> str:
     """The class of a coding base whose codon began `place` bases to the left."""
     return f"CDS{strand}{(place if strand == '+' else 2 - place) if scheme.by_frame else ''}"

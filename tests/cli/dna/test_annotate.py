@@ -83,6 +83,7 @@ def test_a_run_leaves_a_model_metrics_and_a_report(annotation_run: Path) -> None
     assert settings["grammar"]["starts"] == ["ATG"]
     assert settings["grammar"]["stops"] == ["TAA"]
     assert settings["grammar"]["donor"] is None
+    assert (annotation_run / "model" / "coding.safetensors").exists()
     lines = [json.loads(line) for line in (annotation_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "macro_f1" in line] == [4, 8]
     assert (annotation_run / "report.html").exists()
