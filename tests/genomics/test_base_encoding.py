@@ -5,6 +5,7 @@ from reformer.data.nucleotides import nucleotide_table
 from reformer.genomics.base_encoding import (
     LETTER_OF_TOKEN,
     BaseEncoding,
+    anchored_complement,
     anchored_labels,
     by_frame,
     known_bases,
@@ -111,3 +112,27 @@ def test_without_frames_nothing_changes():
     scheme = ClassScheme(by_frame=False)
     labels = np.arange(len(scheme.names), dtype=np.uint8)
     assert np.array_equal(anchored_labels(scheme, labels), labels)
+
+
+@pytest.mark.parametrize("length", [300, 301, 302])
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_the_other_strand_has_the_complement_of_every_token_and_label(k, length):
+    generator = np.random.default_rng(length)
+    words = ["ATG", "CAT", "TAA", "TTA", "A", "C", "G", "T", "N", "GC"]
+    letters = "".join(generator.choice(words, length))[:length]
+    encoding = BaseEncoding(k, orf_lengths=(9, 21))
+    assert np.unique(encoding.frames(tokens(letters))).size > 3
+    first = length % 3
+    here = encoding.ids(tokens(letters), first)
+    there = encoding.ids(tokens(reverse_complement(letters)), first)
+    np.testing.assert_array_equal(encoding.complement[here][::-1], there)
+    np.testing.assert_array_equal(encoding.complement[encoding.complement], np.arange(encoding.vocab_size))
+    labels = generator.integers(len(SCHEME.names), size=length).astype(np.uint8)
+    anchored = anchored_labels(SCHEME, labels, first)
+    other = anchored_labels(SCHEME, SCHEME.reverse_complement(labels), first)
+    np.testing.assert_array_equal(anchored_complement(SCHEME)[anchored][::-1], other)
+
+
+def test_kmers_without_a_middle_have_no_complement():
+    with pytest.raises(ValueError, match="k is 4: expected an odd number"):
+        BaseEncoding(4).complement  # noqa: B018

@@ -52,6 +52,11 @@ def _complement_ids() -> list[int]:
 _COMPLEMENT = _complement_ids()
 
 
+def complement_ids(vocab_size: int) -> list[int]:
+    """For each token id of a nucleotide vocabulary the one that it is on the other strand."""
+    return _COMPLEMENT[:vocab_size]
+
+
 def reverse_complement(ids: Ids) -> Ids:
     """Returns the other strand: ids reversed along the last axis, A and T, C and G exchanged.
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from reformer.genomics.base_encoding import ORF_LENGTHS, BaseEncoding
 from reformer.genomics.classes import RNA_TYPES, ClassScheme, Kind
-from reformer.training.recipe import FilePath, Recipe, Section, absolute, load_recipe
+from reformer.training.recipe import FilePath, Recipe, Section, TrainingSection, absolute, load_recipe
 
 Codon = Annotated[str, Field(pattern="^[ACGT]{3}$")]
 Files = Annotated[list[FilePath], Field(min_length=1)]
@@ -44,11 +44,18 @@ class AnnotationSection(Section):
     stops: list[Codon] = ["TAA", "TAG", "TGA"]
 
 
+class LabelTraining(TrainingSection):
+    """How the model is trained; it predicts no tokens, so that it has no objective to choose."""
+
+    objective: ClassVar[None] = None  # type: ignore[assignment,misc]
+
+
 class AnnotationRecipe(Recipe):
     """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides."""
 
     is_decoder: ClassVar[bool] = False
 
+    training: LabelTraining
     annotation: AnnotationSection
 
     @property

@@ -16,7 +16,13 @@ from reformer.errors import UserError
 from reformer.genomics.annotation_data import AnnotationData, LabelledSequences
 from reformer.genomics.annotation_metrics import ClassCounts
 from reformer.genomics.annotator import AnnotationSettings, Annotator
-from reformer.genomics.base_encoding import BaseEncoding, anchored_labels, known_bases, moved_frames
+from reformer.genomics.base_encoding import (
+    BaseEncoding,
+    anchored_complement,
+    anchored_labels,
+    known_bases,
+    moved_frames,
+)
 from reformer.genomics.classes import ClassScheme, Labels
 from reformer.genomics.grammar import Grammar
 from reformer.layers.randomness import derive
@@ -50,14 +56,21 @@ class AnnotationTask:
         """A new `ReformerForTokenClassification`, whose classes have their names."""
         from reformer.models.auto import ReformerForTokenClassification
 
-        names = self._recipe.scheme.names
+        scheme, encoding = self._recipe.scheme, self._recipe.encoding
+        names = scheme.names
         model = new_model(
             ReformerForTokenClassification,
             recipe,
-            vocab_size=self._recipe.encoding.vocab_size,
+            vocab_size=encoding.vocab_size,
             id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)},
         )
+        if model.config.rc_equivariant:
+            try:
+                complement = encoding.complement
+            except ValueError as error:
+                raise recipe.error("annotation.kmer", f"{error} (model.rc_equivariant is true)") from error
+            model.strands.set(complement.tolist(), anchored_complement(scheme).tolist())
         return model, tokenizer_for(data.train)
 
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> AnnotationBatches:

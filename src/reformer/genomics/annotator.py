@@ -125,13 +125,15 @@ class Annotator:
 
         Args:
             tokens: nucleotide token ids ``[bases]``.
-            both_strands: average what the model says of the sequence and of its reverse complement.
+            both_strands: average what the model says of the sequence and of its reverse complement; one that
+                is equivariant does so by itself.
 
         Returns:
             float32 ``[bases, classes]``, in the order of the scheme.
         """
         forward = self._one_strand(tokens)
-        if not both_strands:
+        config = getattr(self.model, "config", None)
+        if not both_strands or getattr(config, "rc_equivariant", False):
             return forward
         backward = self._one_strand(reverse_complement(np.asarray(tokens)))
         forward += backward[::-1][:, self.settings.scheme.other_strand]
@@ -141,7 +143,8 @@ class Annotator:
     def _one_strand(self, tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         import torch
 
-        ids = torch.from_numpy(self.settings.encoding.ids(tokens))[None]
+        first = len(tokens) % 3  # so that either strand's first base is there, see `BaseEncoding.complement`
+        ids = torch.from_numpy(self.settings.encoding.ids(tokens, first))[None]
         device = getattr(self.model, "device", "cpu")
         with torch.no_grad():
             logits = self.model(input_ids=ids.to(device)).logits[0]
@@ -149,5 +152,5 @@ class Annotator:
         del logits
         for start in range(0, len(tokens), _TOKENS_PER_BLOCK):  # in place: at 100 Mbp every copy counts
             block = slice(start, start + _TOKENS_PER_BLOCK)
-            anchored[block] = by_frame(self.settings.scheme, anchored[block], start)
+            anchored[block] = by_frame(self.settings.scheme, anchored[block], first + start)
         return anchored

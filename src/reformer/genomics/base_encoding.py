@@ -79,6 +79,31 @@ class BaseEncoding:
         """k-mers, among them one that holds an N or an end of the window, times places, times frames."""
         return 3 * (4**self.k + 1) * (1 + 6 * len(self.orf_lengths))
 
+    @property
+    def complement(self) -> Ints:
+        """For each of the model's tokens what it is on the other strand, int64 ``[vocab_size]``.
+
+        A sequence of n bases, of which the first is at position n, has the reverse complement's tokens in the
+        reverse order once each is replaced by this.
+
+        Raises:
+            ValueError: k is even, so that a k-mer has no middle.
+        """
+        if self.k % 2 == 0:
+            raise ValueError(f"k is {self.k}: expected an odd number, or k-mers have no middle")
+        kmers = np.arange(4**self.k)
+        digits = [kmers // 4**i % 4 for i in range(self.k)]  # the last base first
+        number = np.zeros_like(kmers)
+        for digit in digits:
+            number = 4 * number + 3 - digit
+        other_kmer = np.append(number, 4**self.k)
+        codes = np.arange(1 + 6 * len(self.orf_lengths))
+        steps, strands, anchors = (codes - 1) // 6, (codes - 1) // 3 % 2, (codes - 1) % 3
+        other_frame = np.where(codes > 0, 1 + 6 * steps + 3 * (1 - strands) + -anchors % 3, 0)
+        ids = np.arange(self.vocab_size)
+        kmer, place, frame = ids % len(other_kmer), ids // len(other_kmer) % 3, ids // len(other_kmer) // 3
+        return other_kmer[kmer] + len(other_kmer) * (2 - place + 3 * other_frame[frame])
+
     def frames(self, tokens: npt.NDArray[np.uint8]) -> Labels:
         """Finds the longest open reading frame at each base of a sequence.
 
@@ -86,8 +111,8 @@ class BaseEncoding:
             tokens: ``[bases]``, of a `TokenArray`.
 
         Returns:
-            uint8 ``[bases]``: 0 where there is none of the smallest length, else 1 + 6 step + 3 strand +
-            anchor, where the anchor counts from the first base.
+            uint8 ``[bases]``: 0 where there is none of the smallest length, or several are as long, else 1 +
+            6 step + 3 strand + anchor, where the anchor counts from the first base.
         """
         if not self.orf_lengths:
             return np.zeros(len(tokens), dtype=np.uint8)
@@ -98,9 +123,10 @@ class BaseEncoding:
         # A codon that begins at q on the other strand begins, from left to right, at n - 3 - q.
         minus = minus[[(len(bases) - anchor) % 3 for anchor in range(3)]]
         lengths = np.concatenate([plus, minus])
-        best = lengths.argmax(axis=0)
-        step = np.searchsorted(self.orf_lengths, lengths.max(axis=0), side="right")
-        return np.where(step > 0, 1 + 6 * (step - 1) + best, 0).astype(np.uint8)
+        best, longest = lengths.argmax(axis=0), lengths.max(axis=0)
+        step = np.searchsorted(self.orf_lengths, longest, side="right")
+        is_one = (lengths == longest).sum(axis=0) == 1  # of several, any choice would prefer a strand
+        return np.where((step > 0) & is_one, 1 + 6 * (step - 1) + best, 0).astype(np.uint8)
 
     def ids(self, tokens: npt.NDArray[np.uint8], first: int = 0, frames: Labels | None = None) -> Ints:
         """Reads nucleotide token ids ``[bases]`` as the model's, int64 ``[bases]``.
@@ -159,6 +185,13 @@ def anchored_labels(scheme: ClassScheme, labels: Labels, first: int = 0) -> Labe
     anchors = _anchor_of_frame(scheme)
     places = (np.arange(len(labels)) + first) % 3
     return anchors[places, labels]
+
+
+def anchored_complement(scheme: ClassScheme) -> Ints:
+    """For each class with an anchor what it is on the other strand, see `BaseEncoding.complement`."""
+    names = list(scheme.names)
+    swap = str.maketrans("+-12", "-+21")  # a codon that begins at a does, from the other end, at -a
+    return np.array([names.index(name.translate(swap)) for name in names])
 
 
 def by_frame(

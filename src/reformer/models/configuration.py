@@ -41,6 +41,8 @@ class ReformerConfig(transformers.ReformerConfig):
         cross_attention_hidden_size: features of the memory that each layer also attends to, see
             `ReformerForSeq2SeqLM`; None for no cross-attention.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
+        rc_equivariant: make masked and token-classification models of nucleotides exactly equivariant under
+            the reverse complement, at twice the cost, see `reformer.models.strands`.
         as_transformers: do as transformers' Reformer does where ours does otherwise, see
             `reformer.layers.transformers_layout`; sequences are then classified from their first token.
 
@@ -64,6 +66,7 @@ class ReformerConfig(transformers.ReformerConfig):
     max_num_buckets: int = 16384
     chunk_size_feed_forward: int = 0
     cross_attention_hidden_size: int | None = None
+    rc_equivariant: bool = False
     as_transformers: bool = False
 
     @classmethod
@@ -134,6 +137,10 @@ class ReformerConfig(transformers.ReformerConfig):
         if self.tie_word_embeddings:
             raise ValueError(
                 "tie_word_embeddings cannot be: the head works on two streams, 2 * hidden_size features"
+            )
+        if self.is_decoder and self.rc_equivariant:
+            raise ValueError(
+                "rc_equivariant cannot be for a decoder, which reads one strand in one direction"
             )
         if self.is_decoder and self.local_num_chunks_after:
             raise ValueError(

@@ -43,6 +43,7 @@ from reformer.models.cache import ReformerCache
 from reformer.models.configuration import ReformerConfig
 from reformer.models.decoding import Memory, run_with_cache
 from reformer.models.sampling import RowSampling
+from reformer.models.strands import BothStrands, flipped
 
 _OLD_CONSTANTS = (r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$")
 """What old versions of transformers saved besides weights: constants, and the head's bias twice."""
@@ -574,6 +575,7 @@ class ReformerForMaskedLM(_LanguageModel):
     def __init__(self, config: ReformerConfig):
         _needs_encoder(type(self), config)
         super().__init__(config)
+        self.strands = BothStrands(config.vocab_size, config.vocab_size) if config.rc_equivariant else None
 
     def forward(
         self,
@@ -592,13 +594,20 @@ class ReformerForMaskedLM(_LanguageModel):
         encoded = self.reformer.encode(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
         )
-        loss = None
-        if labels is not None:
-            labels = _real_labels(labels, attention_mask)
+        labels = None if labels is None else _real_labels(labels, attention_mask)
+        loss = logits = None
+        if self.strands is not None:
+            other = self.reformer.encode(self.strands.other(input_ids), flipped(attention_mask))
+            logits = self.strands.mean(self._logits(encoded, 0), self._logits(other, 0))
+            if labels is not None:
+                loss = _mean_loss(logits.flatten(0, 1), labels.flatten())
+        elif labels is not None:
             loss = self._token_losses(encoded, labels).sum() / (labels != IGNORED).sum().clamp(min=1)
+        if logits is None and not (labels is not None and self.training):
+            logits = self._logits(encoded, 0)
         output = MaskedLMOutput(
             loss=loss,
-            logits=None if labels is not None and self.training else self._logits(encoded, 0),
+            logits=logits,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
@@ -628,6 +637,7 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
     """
 
     def __init__(self, config: ReformerConfig):
+        _needs_one_strand(type(self), config)
         super().__init__(config)
         self.num_labels = _num_labels(config)
         self.reformer = ReformerModel(config)
@@ -687,6 +697,7 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
         self.reformer = ReformerModel(config)
         self.dropout = _classifier_dropout(config)
         self.classifier = nn.Linear(2 * config.hidden_size, _num_labels(config))
+        self.strands = BothStrands(config.vocab_size, _num_labels(config)) if config.rc_equivariant else None
         self.post_init()
 
     def forward(
@@ -706,9 +717,10 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
         encoded = self.reformer.encode(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
         )
-        seed = encoded.head_seed()
-        x = self.reformer.encoder(encoded.hidden, seed)
-        logits = self.classifier(dropout(x, self.dropout, None if seed is None else derive(seed, 1)))
+        logits = self._logits(encoded)
+        if self.strands is not None:
+            other = self.reformer.encode(self.strands.other(input_ids), flipped(attention_mask))
+            logits = self.strands.mean(logits, self._logits(other))
         loss = None
         if labels is not None:
             loss = _mean_loss(logits.flatten(0, 1), _real_labels(labels, attention_mask).flatten())
@@ -717,11 +729,17 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
         )
         return self.reformer._returned(output, return_dict)
 
+    def _logits(self, encoded: _Encoded) -> Tensor:
+        seed = encoded.head_seed()
+        x = self.reformer.encoder(encoded.hidden, seed)
+        return self.classifier(dropout(x, self.dropout, None if seed is None else derive(seed, 1)))
+
 
 class ReformerForQuestionAnswering(ReformerPreTrainedModel):
     """A Reformer that finds where an answer begins and ends."""
 
     def __init__(self, config: ReformerConfig):
+        _needs_one_strand(type(self), config)
         super().__init__(config)
         self.reformer = ReformerModel(config)
         self.qa_outputs = nn.Linear(2 * config.hidden_size, 2)
@@ -829,6 +847,11 @@ def _check_labels(labels: Tensor, shape: torch.Size, vocab_size: int) -> None:
 def _needs_encoder(model: type, config: ReformerConfig) -> None:
     if config.is_decoder:
         raise ValueError(f"{model.__name__} needs a configuration with is_decoder=False")
+
+
+def _needs_one_strand(model: type, config: ReformerConfig) -> None:
+    if config.rc_equivariant:
+        raise ValueError(f"rc_equivariant: {model.__name__} gives no logits of tokens")
 
 
 def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -87,13 +87,20 @@ class LanguageModelling:
 
     def build_model(self, recipe: Recipe, data: RunData) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """A new `ReformerForCausalLM` or `ReformerForMaskedLM`."""
+        from reformer.data.nucleotides import complement_ids
         from reformer.data.tokenizers import tokenizer_for
         from reformer.models.auto import ReformerForCausalLM, ReformerForMaskedLM
 
         tokenizer = tokenizer_for(data.train)
         kind = ReformerForCausalLM if recipe.is_decoder else ReformerForMaskedLM
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
-        return new_model(kind, recipe, vocab_size=len(tokenizer), **ids), tokenizer
+        model = new_model(kind, recipe, vocab_size=len(tokenizer), **ids)
+        if model.config.rc_equivariant:
+            if data.train.tokenizer_name != "nucleotide":
+                raise recipe.error("model.rc_equivariant", f"the data are {data.train.tokenizer_name} tokens")
+            complement = complement_ids(len(tokenizer))
+            model.strands.set(complement, complement)
+        return model, tokenizer
 
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> TrainingBatches:
         """Windows and records of the training data."""

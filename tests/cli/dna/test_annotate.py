@@ -191,6 +191,48 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_equivariant_run_predicts_the_same_from_either_strand(
+    tmp_path: Path, run_command: RunCommand
+) -> None:
+    from reformer.data.build import build_token_array
+    from reformer.data.nucleotides import reverse_complement as other_strand
+    from reformer.genomics.annotator import Annotator
+
+    values = recipe_values(tmp_path)
+    values["model"]["rc_equivariant"] = True
+    values["training"] |= {"lengths": [{"length": 128, "steps": 2}], "eval_every": 2, "save_every": 2}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    outcome = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml")
+    assert outcome.code == 0, outcome.err
+    annotator = Annotator.load(tmp_path / "run", "cpu")
+    array = build_token_array(tmp_path / "genome1.fa", tmp_path / "cache")
+    for length in (700, 701, 702):
+        tokens = array.window(10, length)
+        here = annotator.probabilities(tokens, both_strands=False)
+        there = annotator.probabilities(other_strand(tokens), both_strands=False)
+        mirrored = there[::-1][:, annotator.settings.scheme.other_strand]
+        assert np.abs(here - mirrored).max() < 1e-5
+        assert np.array_equal(annotator.probabilities(tokens), here)  # both strands already
+        assert np.ptp(here[:, 0]) > 1e-3
+    outcome = run_command(
+        *("dna", "annotate", "train", tmp_path / "recipe.yaml"),
+        *("annotation.kmer=2", f"output_dir={tmp_path}/even"),
+    )
+    assert outcome.code == 2
+    assert "annotation.kmer: k is 2: expected an odd number" in outcome.err
+    assert not (tmp_path / "even").exists()
+
+
+def test_an_objective_is_no_key_of_an_annotation_recipe(tmp_path: Path, run_command: RunCommand) -> None:
+    values = recipe_values(tmp_path)
+    values["training"]["objective"] = "masked"
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    outcome = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml")
+    assert outcome.code == 2
+    assert "training.objective" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
 def test_a_causal_model_is_refused(finished_run: Path, tmp_path: Path, run_command: RunCommand) -> None:
     (tmp_path / "g.fa").write_text(">a\nACGT\n")
     outcome = run_command(

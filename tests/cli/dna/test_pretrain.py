@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from reformer import ReformerForMaskedLM
@@ -53,6 +54,31 @@ def test_a_run_with_held_out_regions_and_species(
     assert run_command("dna", "score", "run", "v.vcf", genome, "s.vcf.gz").out == "s.vcf.gz: 1 variants\n"
     resumed = run_command("train", "run/recipe.yaml", "--resume")
     assert resumed.code == 0, resumed.err
+
+
+def test_an_equivariant_run_fills_in_the_same_from_either_strand(
+    run_command: RunCommand, tmp_path: Path
+) -> None:
+    from reformer.data import reverse_complement
+    from reformer.training.model_folder import load_language_model
+
+    genome = write_fasta(tmp_path / "g.fa", 300)
+    setting = ("--set", "model.rc_equivariant=true")
+    outcome = run_command(
+        "dna", "pretrain", genome, "--out", "run", "--objective", "masked", *SETTINGS, *setting
+    )
+    assert outcome.code == 0, outcome.err
+    model, _ = load_language_model(tmp_path / "run", "cpu")
+    ids = torch.randint(4, 9, (1, 101), generator=torch.Generator().manual_seed(0))
+    ids[0, ::7] = 3  # [MASK]
+    with torch.no_grad():
+        here, there = (model(input_ids=one).logits for one in (ids, reverse_complement(ids)))
+    order = [0, 1, 2, 3, 7, 6, 5, 4, 8]
+    torch.testing.assert_close(there.flip(1)[..., order], here, rtol=0, atol=1e-5)
+    assert run_command("evaluate", "run", genome, "--json").code == 0
+    refused = run_command("dna", "pretrain", genome, "--out", "no", *SETTINGS, *setting)
+    assert refused.code == 2
+    assert "rc_equivariant cannot be for a decoder" in refused.err
 
 
 @pytest.mark.parametrize(
