@@ -57,15 +57,19 @@ class Options:
 
 
 class _Keeper:
-    """Keeps of the probabilities what scores and plot need: a label for each base, and those of a region."""
+    """Keeps of the probabilities what scores and plot need: a label for each base, and those of a region.
 
-    def __init__(self, array: TokenArray, num_classes: int, region: Interval) -> None:
-        self.labels: Labels = np.zeros(len(array), dtype=np.uint8)
+    Without a truth there are no scores and no labels, so that memory does not grow with the genome.
+    """
+
+    def __init__(self, num_bases: int, num_classes: int, region: Interval) -> None:
+        self.labels: Labels = np.zeros(num_bases, dtype=np.uint8)
         self.region = Region(region, np.zeros((len(region), num_classes), dtype=np.float32))
 
     def take(self, record: Record, start: int, probabilities: npt.NDArray[np.float32]) -> None:
         end, region = start + len(probabilities), self.region.interval
-        self.labels[record.start + start : record.start + end] = probabilities.argmax(axis=1)
+        if len(self.labels):
+            self.labels[record.start + start : record.start + end] = probabilities.argmax(axis=1)
         low, high = max(start, region.start), min(end, region.end)
         if record.name == region.sequence and low < high:
             self.region.probabilities[low - region.start : high - region.start] = probabilities[
@@ -92,7 +96,8 @@ def annotate(model: Path, genome: Path, out: Path, options: Options, device: str
     scheme = annotator.settings.scheme
     array = open_corpus([genome])
     truth = None if options.genes is None else LabelledSequences.of(array, [options.genes], scheme)
-    keeper = _Keeper(array, len(scheme.names), _region(array, options.region))
+    num_labels = 0 if truth is None else len(array)
+    keeper = _Keeper(num_labels, len(scheme.names), _region(array, options.region))
     with atomic_folder(out) as partial:
         started = time.perf_counter()
         with progress_bar("annotating", len(array)) as advance:

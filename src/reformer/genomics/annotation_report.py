@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.genomics.annotation_metrics import ClassCounts, Score
-from reformer.genomics.classes import ClassScheme
+from reformer.genomics.classes import ClassScheme, labelled_transcripts, without
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.genes import Gene
 from reformer.training import report_page as page
@@ -22,11 +22,13 @@ from reformer.training.report_plots import STAND_IN, Plot, svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SIZE_INCHES = (10.0, 3.6)
+_SIZE_INCHES = (10.0, 4.0)
 _MAX_POINTS = 2000
 _COLOURS = {"CDS": "series-1", "exon": "series-1", "intron": "series-2", "RNA": "series-3", "UTR": "series-4"}
-_CALLED, _TRUE, _HEIGHT = 2.35, 1.45, 0.32
+_CALLED, _TRUE, _HEIGHT = 2.75, 1.75, 0.32
 """Where the rows of genes are, above probabilities, which reach from -1 to 1."""
+_LETTERS_ACROSS = 140
+"""How many letters of a gene's name the plot has room for from left to right."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def write_annotation_report(path: Path, found: Found) -> None:
     parts = [page.section("Summary", page.headline(found.facts))]
     if found.region is not None and (plot := _try_plot(found)) is not None:
         caption = (
-            "Above the line probabilities on +, below it on -. Boxes are coding exons; those of genes on - "
-            "hang below their row's line."
+            "Above the line probabilities on +, below it on -. Boxes are exons, tall ones what codes, low "
+            "ones UTR and RNA genes; those of genes on - hang below their row's line, and the point of a "
+            "gene is its 3' end. Of a gene with several transcripts the one with most coding bases is shown."
         )
         parts.append(page.section(_place(found.region.interval), page.figure(*plot, caption)))
     if found.scores is not None:
@@ -120,33 +123,67 @@ def track_plot(scheme: ClassScheme, region: Region, called: list[Gene], true: li
                 means = sign * sums / np.diff(np.append(edges, end))
                 axes.fill_between(edges, means, step="post", color=STAND_IN[_COLOURS[kind]], alpha=0.45, lw=0)
         rows = [("called", called, _CALLED)] + ([] if true is None else [("annotated", true, _TRUE)])
-        for _, genes, height in rows:
+        for name, genes, height in rows:
             axes.axhline(height, color=STAND_IN["muted"], linewidth=0.6)
-            _draw_genes(axes, genes, region.interval, height)
+            _draw_genes(axes, genes, region.interval, height, with_names=name == "annotated")
         axes.axhline(0, color=STAND_IN["muted"], linewidth=0.6)
         axes.set_yticks(
             [*(height for *_, height in rows), 1, 0, -1], [*(row[0] for row in rows), "1", "0", "1"]
         )
         axes.set_xlim(start, end)
-        axes.set_ylim(-1.1, _CALLED + 0.6)
+        axes.set_ylim(-1.1, _CALLED + 0.5)
+        axes.set_ylabel("probability on -, on +", loc="bottom")
         axes.grid(visible=False)
-        axes.set_xlabel(f"position on {region.interval.sequence}")
+        axes.set_xlabel(f"position on {region.interval.sequence} (bases)")
         axes.xaxis.set_major_formatter(lambda value, _: format_count(value))
 
     return svg("tracks", f"Tracks over {_place(region.interval)}", draw, _SIZE_INCHES), legend
 
 
-def _draw_genes(axes: Axes, genes: list[Gene], region: Interval, height: float) -> None:
-    for gene in genes:
-        for transcript in gene.transcripts[:1]:
-            bottom = height if transcript.strand == "+" else height - _HEIGHT
-            pieces = [(s.start, s.end) for s in transcript.cds]
-            spans = [(a, b - a) for a, b in pieces if a < region.end and b > region.start]
-            if transcript.interval.sequence == region.sequence and spans:
-                axes.broken_barh(spans, (bottom, _HEIGHT), color=STAND_IN["series-1"], linewidth=0)
-                left, right = min(a for a, _ in pieces), max(b for _, b in pieces)
-                middle = bottom + _HEIGHT / 2
-                axes.plot([left, right], [middle, middle], color=STAND_IN["series-1"], linewidth=0.8)
+def _draw_genes(axes: Axes, genes: list[Gene], region: Interval, height: float, *, with_names: bool) -> None:
+    named = [(gene, transcript) for gene in genes for transcript in labelled_transcripts([gene])]
+    for gene, transcript in named:
+        left, right = transcript.interval.start, transcript.interval.end
+        if transcript.interval.sequence != region.sequence or right <= region.start or left >= region.end:
+            continue
+        side = -1 if transcript.strand == "-" else 1
+        exon_colour = _COLOURS["UTR" if transcript.cds else "RNA"]
+        middle = height + side * _HEIGHT / 2
+        axes.plot([left, right], [middle, middle], color=STAND_IN["series-1"], linewidth=0.8)
+        coding = [(segment.start, segment.end) for segment in transcript.cds]
+        others = without([(exon.start, exon.end) for exon in transcript.exons], coding)
+        _draw_boxes(axes, others, middle, _HEIGHT / 2, exon_colour, 0)
+        _draw_boxes(axes, coding, middle, _HEIGHT, _COLOURS["CDS"], side * len(region) / 150)
+        name = gene.name.removeprefix("gene-")
+        left, right = max(left, region.start), min(right, region.end)
+        if with_names and right - left > len(name) * len(region) / _LETTERS_ACROSS:
+            axes.annotate(
+                name,
+                ((left + right) / 2, height + side * _HEIGHT),
+                (0, 2 * side),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if side > 0 else "top",
+                size=7,
+            )
+
+
+def _draw_boxes(
+    axes: Axes, spans: list[tuple[int, int]], middle: float, height: float, colour: str, point: float
+) -> None:
+    """Draws boxes, the last one in the direction of `point` with a point of that many bases."""
+    if not spans:
+        return
+    low, high = middle - height / 2, middle + height / 2
+    last = (max if point > 0 else min)(spans)
+    for start, end in spans:
+        tip = min(abs(point), end - start) if (start, end) == last else 0.0
+        xs = (
+            [start, end - tip, end, end - tip, start]
+            if point >= 0
+            else [end, start + tip, start, start + tip, end]
+        )
+        axes.fill(xs, [low, low, middle, high, high], color=STAND_IN[colour], linewidth=0)
 
 
 def _place(interval: Interval) -> str:

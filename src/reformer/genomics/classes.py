@@ -152,7 +152,7 @@ def _pieces(scheme: ClassScheme, kind: Kind, transcript: Transcript) -> Iterator
     if kind == "intron":
         spans = [(intron.start, intron.end) for intron in transcript.introns]
     elif kind == "UTR":
-        spans = _without(spans, [(s.start, s.end) for s in transcript.cds]) if transcript.cds else []
+        spans = without(spans, [(s.start, s.end) for s in transcript.cds]) if transcript.cds else []
     elif kind == "RNA" and transcript.type not in scheme.rna_types:
         spans = []
     number = scheme.number(kind, transcript.strand)
@@ -169,7 +169,7 @@ def _coding_pieces(scheme: ClassScheme, transcript: Transcript) -> Iterator[tupl
         yield segment.start, numbers[::-1] if transcript.strand == "-" else numbers
 
 
-def _without(spans: Sequence[tuple[int, int]], removed: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def without(spans: Sequence[tuple[int, int]], removed: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """What of the spans lies in none of the removed ones."""
     left = list(spans)
     for start, end in removed:

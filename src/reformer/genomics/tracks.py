@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,8 @@ def _runs_of_block(
     if not len(values):
         return
     firsts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-    for first, end in zip(firsts, [*firsts[1:], len(values)], strict=True):
-        if not np.isnan(values[first]):
-            yield name, start + int(first), start + int(end), float(values[first])
+    ends = np.append(firsts[1:], len(values))
+    known = ~np.isnan(values[firsts])
+    columns = (start + firsts[known], start + ends[known], values[firsts[known]])
+    # As lists: taking numbers from an array one by one is several times slower.
+    yield from zip(repeat(name), *(column.tolist() for column in columns), strict=False)

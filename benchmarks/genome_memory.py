@@ -1,0 +1,128 @@
+"""Peak memory of `dna annotate predict` and `dna embed` by the length of the genome.
+
+    python -m benchmarks.genome_memory [--megabases 1 10 100] [--out FOLDER]
+
+The genome is one record of random bases, the models are tiny and untrained: what is measured is what files,
+windows, tokens, genes and tracks take, not the model. Each command runs as from the shell, in a process of
+its own, with its default window (1,048,576 bases for annotation, given to the embedding too) and on one
+strand.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reformer.bench.machine import describe_machine
+
+WINDOW = 1 << 20
+_LETTERS_PER_LINE = 100_000
+_MODEL: dict[str, Any] = {
+    "hidden_size": 8,
+    "attention_head_size": 8,
+    "num_attention_heads": 1,
+    "feed_forward_size": 8,
+    "attn_layers": ["local"],
+    "position_embedding_type": "rotary",
+    "is_decoder": False,
+}
+_CHILD = """
+import sys
+from reformer.cli import main
+from reformer.training.metrics import peak_memory_bytes
+code = main(sys.argv[1:])
+print("peak", peak_memory_bytes())
+sys.exit(code)
+"""
+
+
+def write_genome(path: Path, num_bases: int) -> None:
+    generator = np.random.default_rng(0)
+    with path.open("wb") as file:
+        file.write(b">chr\n")
+        for start in range(0, num_bases, _LETTERS_PER_LINE):
+            length = min(_LETTERS_PER_LINE, num_bases - start)
+            file.write(np.frombuffer(b"ACGT", np.uint8)[generator.integers(4, size=length)].tobytes() + b"\n")
+
+
+def write_models(folder: Path) -> dict[str, Path]:
+    """A model that labels bases and one that fills in tokens."""
+    import torch
+
+    from reformer import ReformerConfig, ReformerForMaskedLM, ReformerForTokenClassification
+    from reformer.data.tokenizers import NucleotideTokenizer
+    from reformer.genomics.annotator import AnnotationSettings
+    from reformer.genomics.base_encoding import BaseEncoding
+    from reformer.genomics.classes import ClassScheme
+    from reformer.genomics.coding_model import CodingModel
+    from reformer.genomics.grammar import Grammar
+
+    torch.manual_seed(0)
+    scheme, encoding = ClassScheme(("CDS",)), BaseEncoding()
+    names = dict(enumerate(scheme.names))
+    labels = ReformerForTokenClassification(
+        ReformerConfig(**_MODEL, vocab_size=encoding.vocab_size, id2label=names)
+    )
+    noise = np.random.default_rng(0).normal(0.0, 0.2, size=(3, 4**5, 4)).astype(np.float32)
+    with torch.no_grad():  # so that probabilities change as seldom as a trained model's, and tracks have runs
+        labels.classifier.weight *= 0.05
+    labels.save_pretrained(folder / "annotate")
+    grammar = Grammar(donor=None)
+    AnnotationSettings(scheme, encoding, grammar, CodingModel(noise)).write(folder / "annotate")
+    tokenizer = NucleotideTokenizer()
+    masked = ReformerForMaskedLM(ReformerConfig(**_MODEL, vocab_size=len(tokenizer)))
+    masked.save_pretrained(folder / "embed")
+    tokenizer.save_pretrained(folder / "embed")
+    return {"annotate": folder / "annotate", "embed": folder / "embed"}
+
+
+def measure(name: str, megabases: int) -> dict[str, Any]:
+    """Runs a command on a genome and says what it took."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model, genome = write_models(folder)[name], folder / "genome.fa"
+        write_genome(genome, round(megabases * 1e6))
+        out = folder / "out"
+        commands = {
+            "annotate": ["dna", "annotate", "predict", model, genome, "--out", out, "--one-strand"],
+            "embed": ["dna", "embed", model, genome, folder / "out.parquet", "--window", WINDOW],
+        }
+        environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+        start = time.perf_counter()
+        command = [sys.executable, "-c", _CHILD, *map(str, commands[name])]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        genes = out / "genes.tsv"
+        return {
+            "command": name,
+            "megabases": megabases,
+            "peak_memory_bytes": int(done.stdout.split()[-1]),
+            "seconds": time.perf_counter() - start,
+            "genes": len(genes.read_text().splitlines()) - 1 if genes.exists() else None,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--megabases", type=float, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    rows = []
+    for name in ("annotate", "embed"):
+        for megabases in arguments.megabases:
+            rows.append(measure(name, megabases))
+            mib, seconds = rows[-1]["peak_memory_bytes"] / 2**20, rows[-1]["seconds"]
+            print(f"{name:9} {megabases:6g} Mbp  peak {mib:6.0f} MiB  {seconds:6.0f} s", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results = {"machine": describe_machine(), "rows": rows}
+    (arguments.out / "genome_memory.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
