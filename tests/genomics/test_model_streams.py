@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.genome_memory import measure
 
 _CHILD = r"""
 import sys
@@ -56,3 +57,11 @@ def test_peak_memory_does_not_grow_with_the_genome(tmp_path: Path, kind: str) ->
         peaks_mib.append(int(done.stdout))
     print(kind, peaks_mib)
     assert peaks_mib[1] < peaks_mib[0] + 60, peaks_mib
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["annotate", "embed"])
+def test_commands_in_whole_windows_take_no_more_for_ten_times_the_genome(command: str) -> None:
+    peaks_mib = [measure(command, megabases)["peak_memory_bytes"] >> 20 for megabases in (2, 20)]
+    print(command, peaks_mib)
+    assert peaks_mib[1] < peaks_mib[0] + 100, peaks_mib
