@@ -114,7 +114,8 @@ def _inspect_model(folder: Path) -> Lines:
 
 def _tensor_lines(header: dict[str, TensorEntry]) -> Lines:
     types = sorted({entry.dtype for entry in header.values()})
-    num_parameters = sum(entry.num_elements for entry in header.values())
+    # Tables of integers, such as what a token is on the other strand, are not trained.
+    num_parameters = sum(entry.num_elements for entry in header.values() if "F" in entry.dtype)
     return [("parameters", f"{num_parameters:,} in {len(header):,} tensors, {', '.join(types)}")]
 
 
