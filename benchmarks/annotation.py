@@ -260,7 +260,9 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * falling
         batch = stages[np.searchsorted(ends[:-1], spent, side="right")][step]
         logits = model(input_ids=batch["input_ids"]).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
+        labels = batch["labels"].flatten()
+        total = F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=-100, reduction="sum")
+        loss = total / (labels != -100).sum().clamp(min=1)  # a window may be N throughout
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
