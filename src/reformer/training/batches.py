@@ -59,9 +59,7 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         self._array = array
         self._seed, self._other_strand, self._masking = seed, other_strand, masking
         self._stages = list(stages)
-        self._samplers = [
-            WindowSampler(array, 2 if stage.length == "full" else stage.length, seed) for stage in stages
-        ]
+        self._samplers = [self._sampler(stage) for stage in self._stages]
         num_items = [stage.steps * items_per_step for stage in stages]
         num_windows = [items * stage.batch_size for items, stage in zip(num_items, stages, strict=True)]
         self._first_items = np.cumsum([0, *num_items])
@@ -103,6 +101,10 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
             is_other = self._other_strand and derive(self._seed, number) % 2 == 1
             spans.append(Span(start, length, is_other))
         return spans
+
+    def _sampler(self, stage: Stage) -> WindowSampler:
+        """What draws the places of a stage's sequences."""
+        return WindowSampler(self._array, 2 if stage.length == "full" else stage.length, self._seed)
 
     def _windows(self, index: int) -> list[npt.NDArray[np.uint8]]:
         """The sequences of item `index`, views of the mapped array but for those of the other strand."""
