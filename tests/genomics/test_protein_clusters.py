@@ -38,6 +38,23 @@ def test_single_linkage_joins_what_others_link():
     assert clusters([one, other, link], 0.9) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("identity", [0.25, 0.5, 0.8, 0.9, 1.0])
+def test_pairs_that_are_passed_over_are_not_so_identical(identity):
+    """Clusters are those of all pairs aligned, with changed, cut and joined versions of proteins."""
+    generator, proteins = np.random.default_rng(0), []
+    for seed in range(4):
+        one = random_protein(seed, 60)
+        for share in (0.02, 0.1, 0.12, 0.25, 0.6):
+            changed = np.where(generator.random(60) < share, list(random_protein(seed + 50, 60)), list(one))
+            proteins.append("".join(changed)[generator.integers(10) :])
+    aligner, expected = Aligner(), list(range(len(proteins)))
+    for i, j in itertools.combinations(range(len(proteins)), 2):
+        if aligner.identity(proteins[i], proteins[j]) >= identity:
+            old, new = max(expected[i], expected[j]), min(expected[i], expected[j])
+            expected = [new if one == old else one for one in expected]
+    assert clusters(proteins, identity) == expected
+
+
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.floats(0, 1), st.integers(0, 99))
 def test_a_split_takes_whole_clusters_and_no_more_than_it_needs(cluster_of, share, seed):
     drawn = split_clusters(cluster_of, share, seed)

@@ -2,7 +2,8 @@
 
 Identity of two proteins: identical residues in their best local alignment (BLOSUM62, a gap of n costs
 10 + n) divided by the length of the shorter one. All pairs are aligned, some 700 a second for chains of 200
-residues, but for those that earlier ones have already put into one cluster.
+residues, but for those that earlier ones have already put into one cluster and, where the identity asked for
+is so high that similar proteins must have a word of some residues in common, those that have none.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def clusters(
         For each protein the number of the first one in its cluster.
     """
     aligner, linked = Aligner(), list(range(len(proteins)))
+    words = [_words(protein, _word_length(identity, min(map(len, proteins)))) for protein in proteins]
 
     def first_of(number: int) -> int:
         while linked[number] != number:
@@ -67,10 +69,25 @@ def clusters(
     for i, protein in enumerate(proteins):
         for j in range(i):
             one, other = sorted((first_of(i), first_of(j)))
-            if one != other and aligner.identity(protein, proteins[j]) >= identity:
+            if one == other or words[i].isdisjoint(words[j]):
+                continue
+            if aligner.identity(protein, proteins[j]) >= identity:
                 linked[other] = one
         on_progress(i)
     return [first_of(number) for number in range(len(proteins))]
+
+
+def _word_length(identity: float, shortest: int) -> int:
+    """Residues of a run that two proteins so identical have in common, at most 5.
+
+    Of n residues of the shorter one n * identity are identical, and the others part these into at most
+    n * (1 - identity) + 1 runs. Gaps in it part them too, which the cap leaves room for.
+    """
+    return min(5, int(identity / (1 - identity + 1 / shortest)))
+
+
+def _words(protein: str, length: int) -> frozenset[str]:
+    return frozenset(protein[i : i + length] for i in range(len(protein) - length + 1))
 
 
 def split_clusters(cluster_of: Sequence[int], share: float, seed: int) -> frozenset[int]:
