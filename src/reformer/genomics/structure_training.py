@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from reformer.data.tokenizers import tokenizer_for
@@ -14,7 +13,7 @@ from reformer.genomics.structure_data import NO_LABEL, StructureData
 from reformer.genomics.structure_metrics import ChainResult, scores_json
 from reformer.genomics.structure_predictor import StructurePredictor
 from reformer.models.modeling import IGNORED
-from reformer.training.batches import Span, TrainingBatches
+from reformer.training.batches import Span, StagedBatches
 from reformer.training.metrics import NATS_PER_BIT
 from reformer.training.recipe import Recipe, Stage
 from reformer.training.run import new_model
@@ -73,15 +72,16 @@ class StructureTask:
         return StructureTrainer(data, *arguments, **options)
 
 
-class StructureBatches(TrainingBatches):
+class StructureBatches(StagedBatches):
     """Chains, drawn in proportion to their lengths and padded to the longest of a batch.
 
     Of a chain that is longer than the stage's length a piece is taken, around a residue drawn from all.
     """
 
     def __init__(self, data: StructureData, stages: list[Stage], seed: int, items_per_step: int) -> None:
-        super().__init__(data.train, stages, seed, items_per_step)
-        self._labels = data.labels
+        super().__init__(stages, seed, items_per_step)
+        self._array, self._labels = data.train, data.labels
+        self._residues = WindowSampler(data.train, 1, seed)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Returns `input_ids`, `labels` and `attention_mask`, all int64 [batch, length]."""
@@ -99,32 +99,25 @@ class StructureBatches(TrainingBatches):
 
     def length(self, step: int) -> int:
         """Residues of the longest sequence that step `step`, counted from 1, can have."""
-        stage, _ = self._window_numbers((step - 1) * self._items_per_step)
+        stage, _ = self._sequence_numbers((step - 1) * self._items_per_step)
         return self._longest(self._stages[stage])
 
     def spans(self, index: int) -> list[Span]:
         """Where the sequences of item `index` are."""
-        stage, numbers = self._window_numbers(index)
-        longest = self._longest(self._stages[stage])
+        stage, numbers = self._sequence_numbers(index)
+        longest, records = self._longest(self._stages[stage]), self._array.records
         spans = []
         for number in numbers:
-            residue = self._samplers[stage].start(number)
-            start, length = self._record_at(residue)
+            residue = self._residues.start(number)
+            chain = int(np.searchsorted(records.starts, residue, side="right")) - 1
+            start, length = int(records.starts[chain]), int(records.lengths[chain])
             first = min(max(residue - longest // 2, start), max(start, start + length - longest))
             spans.append(Span(first, min(length, longest), False))
         return spans
 
-    def _sampler(self, stage: Stage) -> WindowSampler:
-        """Draws a residue."""
-        return WindowSampler(self._array, 1, self._seed)
-
     def _longest(self, stage: Stage) -> int:
         longest = int(self._array.records.lengths.max())
         return longest if stage.length == "full" else min(stage.length, longest)
-
-    def _tokens_of_steps(self) -> npt.NDArray[np.int64]:
-        items = [sum(span.length for span in self.spans(index)) for index in range(len(self))]
-        return np.reshape(items, (-1, self._items_per_step)).sum(axis=1)
 
 
 class StructureTrainer(ReformerTrainer):

@@ -1,6 +1,5 @@
 """`reformer dna structure`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +35,7 @@ def train(
     Either a RECIPE, or --structures and --out, which are laid over the recipe of the library. A fifth of the
     chains is held out, none of them similar to one in training; the report says how well they are predicted.
     """
+    from reformer.cli.dna.overrides import as_overrides
     from reformer.genomics.structure_command import train_structure
     from reformer.genomics.structure_recipe import load_structure_recipe
 
@@ -45,8 +45,7 @@ def train(
         recipe = None
     if recipe is None and not (structures and out):
         raise UserError("expected a recipe, or --structures and --out")
-    named = [f"data.train={json.dumps(list(map(str, structures)))}"] if structures else []
-    named += [f"output_dir={json.dumps(str(out))}"] if out is not None else []
+    named = as_overrides({"data.train": structures}, out)
     if train_structure(load_structure_recipe(recipe, named + words), resume).interrupted:
         raise typer.Exit(130)
 
