@@ -99,7 +99,9 @@ def _check_lengths(recipe: Recipe, train: TokenArray) -> None:
 
 def check_same_data(folder: Path, data: RunData) -> None:
     """Raises UserError if a file to train on is not what it was when the run in `folder` began."""
-    earlier = read_json(folder / DATA_FILE)["train"]["files"]
-    for was, now in zip(earlier, data.sources()["train"]["files"], strict=True):
+    earlier, present = read_json(folder / DATA_FILE)["train"]["files"], data.sources()["train"]["files"]
+    if len(earlier) != len(present):  # where a recipe names folders
+        raise UserError(f"{folder}: began with {len(earlier)} training files, now there are {len(present)}")
+    for was, now in zip(earlier, present, strict=True):
         if was["sha256"] != now["sha256"]:
             raise UserError(f"{now['path']}: has changed since the run in {folder} began")

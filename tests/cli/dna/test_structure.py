@@ -76,6 +76,18 @@ def test_the_same_recipe_gives_the_same_run_and_a_resumed_one_too(run, run_comma
     assert (outcome.code, outcome.out) == (0, "")
 
 
+def test_a_run_is_not_resumed_on_other_structures(run, run_command, tmp_path):
+    structures = write_structures(tmp_path / "more")
+    words = ["structure", "train", run / "recipe.yaml", f"data.train=[{structures}]", "output_dir=other"]
+    assert run_command("dna", *words).code == 0
+    write_chains(structures / "z.pdb", {"A": made_chain(random_protein(77, 50), 20)})
+    outcome = run_command("dna", *words, "--resume")
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (
+        2,
+        f"reformer: error: {tmp_path / 'other'}: began with 6 training files, now there are 7",
+    )
+
+
 def test_predictions_in_both_formats(run, run_command, tmp_path):
     proteins = {"p1": random_protein(50, 70), "p2": random_protein(51, 130)}
     (tmp_path / "p.faa").write_text("".join(f">{name} d\n{text}\n" for name, text in proteins.items()))
