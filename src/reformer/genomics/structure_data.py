@@ -8,11 +8,9 @@ on.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain as chained
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +19,10 @@ import numpy.typing as npt
 from reformer.data.build import build_record_array
 from reformer.data.proteins import protein_table
 from reformer.data.tokens import Source
-from reformer.errors import UserError
 from reformer.genomics.dssp import UNKNOWN
 from reformer.genomics.protein_clusters import clusters, longest_of_each, split_clusters
-from reformer.genomics.structures import Chain, has_labels, read_structure
+from reformer.genomics.structure_chains import NamedChain, read_chains
+from reformer.genomics.structures import Chain
 from reformer.training.corpus import default_cache_dir
 from reformer.training.progress import progress_bar
 from reformer.training.run_data import HELD_OUT, RunData
@@ -36,17 +34,6 @@ Labels = npt.NDArray[np.uint8]
 
 NO_LABEL = 255
 SAME_PROTEIN = 0.9
-_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
-_LEAST_LABELLED = 0.5
-
-
-@dataclass(frozen=True)
-class NamedChain:
-    """A chain under a name of its own, "FILE:CHAIN", with its file."""
-
-    name: str
-    chain: Chain
-    file: Path
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,9 @@ class StructureData(RunData):
         """
         section, left_out = recipe.structure, list[str]()
         named = {"train": recipe.data.train, **recipe.data.eval}
-        found = {name: _unlike(_read(paths, section, left_out), left_out) for name, paths in named.items()}
+        found = {
+            name: _unlike(read_chains(paths, section, left_out), left_out) for name, paths in named.items()
+        }
         sets = _split(recipe, found, left_out)
         chains = list(chained.from_iterable(sets.values()))
         files = {name: _sources(found["train" if name == HELD_OUT else name]) for name in sets}
@@ -107,63 +96,6 @@ class StructureData(RunData):
             ]
         sources["train"]["left_out"] = self.left_out
         return sources
-
-
-def _read(paths: Sequence[str], section: StructureSection, left_out: list[str]) -> list[NamedChain]:
-    """All chains of files and folders; exact copies of an earlier one are passed over."""
-    found: dict[str, NamedChain] = {}
-    names: set[str] = set()
-    for path, is_named in _files(paths):
-        try:
-            chains = read_structure(path, section.assignment)
-        except UserError as error:
-            if is_named:
-                raise
-            left_out.append(str(error))
-            continue
-        if not has_labels(chains):
-            left_out.append(f"{path}: no secondary structure in its {section.assignment}")
-            continue
-        for chain in chains:
-            name = _new_name(f"{path.name}:{chain.name}", names)
-            labelled = sum(label != UNKNOWN for label in chain.labels)
-            if len(chain.letters) < section.min_length:
-                left_out.append(f"{path}, chain {chain.name}: {len(chain.letters)} residues")
-            elif labelled < _LEAST_LABELLED * len(chain.letters):
-                left_out.append(
-                    f"{path}, chain {chain.name}: {labelled} of {len(chain.letters)} residues whole"
-                )
-            else:
-                found.setdefault(chain.letters, NamedChain(name, chain, path))
-    if not found:
-        raise UserError(
-            f"{', '.join(map(str, paths))}: no protein chain of {section.min_length} residues or more: "
-            f"expected PDB or mmCIF files, or folders of files *{', *'.join(_SUFFIXES)}, plain or .gz"
-        )
-    return list(found.values())
-
-
-def _files(paths: Sequence[str]) -> Iterator[tuple[Path, bool]]:
-    """Each file, and whether it was named itself; those of a folder in the order of their names."""
-    for name in paths:
-        path = Path(name)
-        if not path.is_dir():
-            yield path, True
-            continue
-        for folder, folders, files in os.walk(path):
-            folders.sort()
-            for file in sorted(files):
-                if file.removesuffix(".gz").lower().endswith(_SUFFIXES):
-                    yield Path(folder) / file, False
-
-
-def _new_name(name: str, names: set[str]) -> str:
-    unique, number = name, 1
-    while unique in names:
-        number += 1
-        unique = f"{name}#{number}"
-    names.add(unique)
-    return unique
 
 
 def _unlike(chains: list[NamedChain], left_out: list[str]) -> list[NamedChain]:

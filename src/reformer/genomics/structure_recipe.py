@@ -71,4 +71,6 @@ def load_structure_recipe(path: Path | None, overrides: Sequence[str] = ()) -> S
     for key in ("held_out_regions", "held_out_records"):
         if getattr(recipe.data, key):
             raise recipe.error(f"data.{key}", "not for structures; expected structure.held_out or data.eval")
+    if "train" in recipe.data.eval:
+        raise recipe.error("data.eval.train", "this name is that of the training data; another one")
     return recipe
