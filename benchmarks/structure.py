@@ -10,10 +10,11 @@ coordinates, in 3 classes. A figure is Q3, the mean over chains of the share of 
 set is small, about a hundred chains, two thirds of them of one ribosome: differences of one or two hundredths
 mean nothing. All contenders read the same batches for the same steps of `structure.yaml`, on one thread; none
 is chosen by what it does on the chains that it is tested on. "majority" says the most frequent class of the
-training chains.
+training chains. Rows that FOLDER/structure.json has already are not measured again.
 """
 
 import argparse
+import itertools
 import json
 import math
 import tempfile
@@ -165,55 +166,71 @@ def majority(data: Any) -> list[Any]:
     ]
 
 
+def measure(name: str, data: Any, recipe: Any, seed: int) -> dict[str, Any]:
+    """The figures of a contender on the chains of one fold."""
+    if name == "majority":
+        results, facts = majority(data), {}
+    else:
+        model, facts = train(TRAINED[name], data, recipe, seed)
+        results = evaluate(model, data)
+    q3 = [result.accuracy(3) for result in results]
+    return {"chains": len(q3), "q3_by_chain": float(np.mean(q3)), **facts}
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """For each contender, its mean over the chains of all folds that every contender has been tested on."""
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    done = [{(row["seed"], row["fold"]) for row in rows if row["contender"] == name} for name in names]
+    common = set.intersection(*done)
+    lines = [f"{len(common)} folds"]
+    for name in names:
+        chosen = [row for row in rows if row["contender"] == name and (row["seed"], row["fold"]) in common]
+        chains = [row["chains"] for row in chosen]
+        if chosen:
+            mean = np.average([row["q3_by_chain"] for row in chosen], weights=chains)
+            lines.append(f"{name:12} Q3 {mean:.4f}, {sum(chains)} chains")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    contenders = ["majority", *TRAINED]
     parser.add_argument("structures", nargs="+", help="folders of PDB and mmCIF files")
-    parser.add_argument("--contenders", nargs="+", choices=TRAINED, default=list(TRAINED))
+    parser.add_argument("--contenders", nargs="+", choices=contenders, default=contenders)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of folds, weights and batches")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="values over the recipe's")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     import torch
 
     from reformer.genomics.structure_data import StructureData
-    from reformer.genomics.structure_metrics import scores_json
     from reformer.genomics.structure_recipe import load_structure_recipe
 
     torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "structure.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
     with tempfile.TemporaryDirectory() as cache:
         values = {"data.train": arguments.structures, "structure.held_out": 0, "data.cache_dir": cache}
-        recipe = load_structure_recipe(
-            None, [f"{key}={json.dumps(value)}" for key, value in values.items()] + arguments.set
-        )
+        recipe = load_structure_recipe(None, [f"{key}={json.dumps(value)}" for key, value in values.items()])
         data = StructureData.of(recipe)
-        rows = []
+        facts = {
+            "chains": len(data.train.records),
+            "residues": len(data.train),
+            "identity": recipe.structure.identity,
+            "folds": arguments.folds,
+        }
         for seed in arguments.seeds:
-            results: dict[str, list[Any]] = {}
-            facts: dict[str, list[dict[str, Any]]] = {}
-            for number, fold in enumerate(split(data, arguments.folds, seed, recipe.structure.identity)):
-                results.setdefault("majority", []).extend(majority(fold))
-                for name in arguments.contenders:
-                    model, taken = train(TRAINED[name], fold, recipe, seed)
-                    results.setdefault(name, []).extend(one := evaluate(model, fold))
-                    facts.setdefault(name, []).append(taken)
-                    mean = np.mean([result.accuracy(3) for result in one])
-                    print(f"seed {seed}, fold {number}: {name:12} Q3 {mean:.4f} {taken}", flush=True)
-            for name, found in results.items():
-                q3 = [result.accuracy(3) for result in found]
-                row = {"contender": name, "seed": seed, **scores_json(found, CLASSES)}
-                row["q3_standard_error"] = float(np.std(q3, ddof=1) / math.sqrt(len(q3)))
-                rows.append(row | {"folds": facts.get(name, [])})
-                print(f"seed {seed}: {name:12} Q3 {row['q3_by_chain']:.4f} +- {row['q3_standard_error']:.4f}")
-            facts_of_data = {
-                "chains": len(data.train.records),
-                "residues": len(data.train),
-                "identity": recipe.structure.identity,
-                "folds": arguments.folds,
-            }
-            content = {"machine": describe_machine(), "data": facts_of_data, "rows": rows}
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "structure.json").write_text(json.dumps(content, indent=1) + "\n")
+            folds = split(data, arguments.folds, seed, recipe.structure.identity)
+            for (number, fold), name in itertools.product(enumerate(folds), arguments.contenders):
+                key = {"contender": name, "seed": seed, "fold": number}
+                if any(row.items() >= key.items() for row in rows):
+                    continue
+                rows.append(key | measure(name, fold, recipe, seed))
+                content = {"machine": describe_machine(), "data": facts, "rows": rows}
+                file.write_text(json.dumps(content, indent=1) + "\n")
+                print(f"seed {seed}, fold {number}: {name:12} Q3 {rows[-1]['q3_by_chain']:.4f}", flush=True)
+    print("\n".join(summary(rows)))
 
 
 if __name__ == "__main__":
