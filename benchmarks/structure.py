@@ -168,8 +168,9 @@ def majority(data: Any) -> list[Any]:
 
 def measure(name: str, data: Any, recipe: Any, seed: int) -> dict[str, Any]:
     """The figures of a contender on the chains of one fold."""
+    facts: dict[str, Any] = {}
     if name == "majority":
-        results, facts = majority(data), {}
+        results = majority(data)
     else:
         model, facts = train(TRAINED[name], data, recipe, seed)
         results = evaluate(model, data)
