@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, DataCollatorForLanguageModel
 from reformer.data import (
     ByteTokenizer,
     NucleotideTokenizer,
+    ProteinTokenizer,
     build_token_array,
     register_auto_tokenizers,
     tokenizer_for,
@@ -23,8 +24,8 @@ from reformer.data import (
 from reformer.errors import UserError
 from tests.data.conftest import expected_ids
 
-Make = Callable[..., NucleotideTokenizer | ByteTokenizer]
-TOKENIZERS = [NucleotideTokenizer, partial(NucleotideTokenizer, "keep"), ByteTokenizer]
+Make = Callable[..., NucleotideTokenizer | ProteinTokenizer | ByteTokenizer]
+TOKENIZERS = [NucleotideTokenizer, partial(NucleotideTokenizer, "keep"), ProteinTokenizer, ByteTokenizer]
 
 
 @given(st.text(st.sampled_from("ACGTURYSWKMBDHVNacgturyswkmbdhvn")))
@@ -35,6 +36,19 @@ def test_nucleotides_follow_the_rule_and_decode_to_the_letters_kept(sequence: st
         assert ids == expected_ids(sequence, lower_case).tolist()
         kept = sequence.translate(str.maketrans("UuRYSWKMBDHVryswkmbdhv", "TtNNNNNNNNNNnnnnnnnnnn"))
         assert tokenizer.decode(ids) == (kept.upper() if lower_case == "fold" else kept)
+
+
+def test_amino_acids_follow_the_rule() -> None:
+    tokenizer = ProteinTokenizer()
+    assert tokenizer.get_vocab() == {
+        token: number
+        for number, token in enumerate(["[PAD]", "[BOS]", "[EOS]", "[MASK]", *"ACDEFGHIKLMNPQRSTVWYX"])
+    }
+    ids = tokenizer("ACDEFGHIKLMNPQRSTVWYacdefghiklmnpqrstvwyBJOUXZbjouxz")["input_ids"]
+    assert ids == [*range(4, 24), *range(4, 24), *[24] * 12]
+    for text, place in (("MK-V", 2), ("*", 0), ("MK V", 2)):
+        with pytest.raises(UserError, match=f"position {place}: .* is not the letter of an amino acid"):
+            tokenizer(text)
 
 
 @given(st.text())
@@ -77,7 +91,7 @@ def test_tokenizer_for(lower_case: str, tmp_path: Path) -> None:
         assert tokenizer.lower_case == lower_case
         assert len(tokenizer) == tokenizer.vocab_size == (14 if lower_case == "keep" else 9)
     assert isinstance(tokenizer_for("byte"), ByteTokenizer)
-    with pytest.raises(UserError, match='tokenizer is \'bpe\': expected "nucleotide" or "byte"'):
+    with pytest.raises(UserError, match='tokenizer is \'bpe\': expected "nucleotide", "byte" or "protein"'):
         tokenizer_for("bpe")
 
 

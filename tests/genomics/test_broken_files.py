@@ -13,6 +13,7 @@ from reformer.genomics.coordinates import Interval
 from reformer.genomics.genbank import read_genbank
 from reformer.genomics.genome import Genome
 from reformer.genomics.gff3 import copy_fasta_section
+from reformer.genomics.proteins import read_proteins
 from reformer.genomics.structures import read_structure
 from reformer.genomics.variants import read_variants
 from tests.genomics.test_genes import GENBANK
@@ -37,6 +38,8 @@ def vcf(line: str) -> bytes:
     return VCF + line.encode().replace(b" ", b"\t") + b"\n"
 
 
+HELIX = b"HELIX    1   1 MET A    1  GLY A    9  1                                   9\n"
+ATOM = b"ATOM      1  CA  MET A   1       0.000   0.000   0.000  1.00  0.00           C\n"
 TWO_LINES = "c . mRNA 1 9 . + . ID=t\nc . CDS "
 IDS = 'gene_id "g"; transcript_id "t";'
 
@@ -111,8 +114,23 @@ BROKEN = [
     ("x.fa", b">x\nACGT\nAC\nACGT\n", "x.fa: cannot be indexed: "),
     ("x.fa.gz", gzip.compress(b">x\n" + b"ACGT" * 99)[:-12], "x.fa.gz: truncated gzip file"),
     ("x.fa", b">x\nACJT\n", "x.fa: in 'x': 'J' is not a nucleotide letter"),
+    # protein FASTA
+    ("x.faa", b"MKV\n", "x.faa, line 1: text before the first record: expected a line that starts with \">\""),
+    ("x.faa", b"\n\n", "x.faa: no record: expected a line that starts with \">\""),
+    ("x.faa", b">a\nMKV\n>\nMKV\n", "x.faa, line 3: a record without a name: expected \">name\""),
+    ("x.faa", b">a\nMKV\n>a\nMKV\n", "x.faa, line 3: duplicate record name 'a'"),
+    ("x.faa", b">a\nMKV\n>b x\n", "x.faa, line 3: record 'b' has no sequence"),
+    ("x.faa", b">a\nMKV\nMK-V\n", "x.faa, line 3: column 3, record 'a': '-' is not the letter of an amino acid"),
+    ("x.faa", b">a\nMK*V\n", "x.faa, line 2: column 3, record 'a': '*' is not the letter of an amino acid"),
+    ("x.faa", b">a\nMK*\nMKV\n", "x.faa, line 3: record 'a': a \"*\" that is not its last letter"),
+    ("x.faa.gz", gzip.compress(b">a\n" + b"MKV" * 99)[:-12], "x.faa.gz: truncated gzip file"),
     # a FASTA section, structures
     ("x.gff3", GFF3, "x.gff3: no FASTA section: expected a line \"##FASTA\""),
+    ("e.pdb", b"", "e.pdb: the file is empty"),
+    ("h.pdb", HELIX + ATOM, "h.pdb, helix 1: from A 1 to A 9: expected two residues of one chain in the file"),
+    ("h.pdb", HELIX.replace(b"A    9", b"B    1") + ATOM, "h.pdb, helix 1: from A 1 to B 1: expected two residues"),
+    ("t.cif.gz", gzip.compress(b"data_x\n" * 999)[:-30], "t.cif.gz: neither PDB nor mmCIF: "),
+    ("q.cif", b"data_x\n_a.b 'open\n", "q.cif: neither PDB nor mmCIF: "),
     ("x.pdb", b"nothing\n", "x.pdb: no protein chain"),
     ("x.cif", b"data_x\nloop_\n_a.b\n_a.c\n1\n", "x.cif: neither PDB nor mmCIF: "),
     ("z.cif", b"data_x\n_a.b 1\n", "z.cif: no atoms: expected a PDB or mmCIF file with ATOM records"),
@@ -130,6 +148,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     ".vcf": lambda path: list(read_variants(path)),
     ".gb": lambda path: list(read_genbank(path)),
     ".fa": read_fasta,
+    ".faa": lambda path: list(read_proteins(path)),
     ".gff3": lambda path: copy_fasta_section(path, path.with_name("out.fa")),
     ".pdb": read_structure,
     ".cif": read_structure,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ByteTokenizer,
         Enwik8Tokenizer,
         NucleotideTokenizer,
+        ProteinTokenizer,
         register_auto_tokenizers,
         tokenizer_for,
     )
@@ -24,6 +25,7 @@ __all__ = [
     "Enwik8Tokenizer",
     "EvaluationWindow",
     "NucleotideTokenizer",
+    "ProteinTokenizer",
     "Record",
     "TokenArray",
     "WindowSampler",
@@ -38,6 +40,7 @@ _TOKENIZER_NAMES = {
     "ByteTokenizer",
     "Enwik8Tokenizer",
     "NucleotideTokenizer",
+    "ProteinTokenizer",
     "register_auto_tokenizers",
     "tokenizer_for",
 }

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -18,7 +19,7 @@ from reformer.data.nucleotides import nucleotide_table
 from reformer.data.sources import SourceFile, SourceReader
 from reformer.data.text import read_text
 from reformer.data.tokens import VERSION, Source, TokenArray
-from reformer.data.vocabularies import LowerCase, check_lower_case
+from reformer.data.vocabularies import LowerCase, TokenizerName, check_lower_case
 from reformer.data.writer import TokenArrayWriter
 from reformer.errors import UserError
 
@@ -74,6 +75,41 @@ def build_token_array(
     if not os.path.exists(folder):
         with _temporary_folder(folder) as temporary:
             _write(temporary, sources, format, lower_case, progress)
+            _publish(temporary, folder)
+    return TokenArray.open(folder)
+
+
+def build_record_array(
+    records: Iterable[tuple[str, bytes]],
+    tokenizer_name: TokenizerName,
+    sources: Iterable[Source],
+    cache_dir: str | os.PathLike[str],
+) -> TokenArray:
+    """Makes a token array of records in memory, or opens that of the same records.
+
+    Args:
+        records: unique name and token ids of each.
+        tokenizer_name: whose ids they are, "byte" or "protein".
+        sources: the files that they come from.
+        cache_dir: made if it does not exist; the array lies in a folder named after its content.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    records, sources = list(records), tuple(sources)
+    content = [VERSION, tokenizer_name, [asdict(s) for s in sources], [(n, ids.hex()) for n, ids in records]]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    folder = Path(os.path.abspath(cache_dir)) / f"{tokenizer_name}-{digest}"
+    if not folder.exists():
+        with (
+            _temporary_folder(folder) as temporary,
+            TokenArrayWriter(temporary, tokenizer_name, None, None) as writer,
+        ):
+            for name, ids in records:
+                writer.begin_record(name, name)
+                writer.append(ids)
+                writer.end_record()
+            writer.finish(sources)
             _publish(temporary, folder)
     return TokenArray.open(folder)
 

@@ -1,4 +1,4 @@
-"""Nucleotide and byte tokenizers for transformers, with the ids that token arrays hold on disk."""
+"""Nucleotide, protein and byte tokenizers for transformers, with the ids that token arrays hold on disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizer
 
-from reformer.data.nucleotides import EXPECTED_LETTERS, NOT_A_NUCLEOTIDE, nucleotide_table
+from reformer.data.nucleotides import EXPECTED_LETTERS, nucleotide_table
+from reformer.data.proteins import EXPECTED_AMINO_ACIDS, protein_table
 from reformer.data.tokens import TokenArray
 from reformer.data.vocabularies import (
     SPECIAL_TOKENS,
@@ -114,7 +115,35 @@ class _SymbolTokenizer(PreTrainedTokenizer):
         return ()
 
 
-class NucleotideTokenizer(_SymbolTokenizer):
+class _LetterTokenizer(_SymbolTokenizer):
+    """A tokenizer of letters, read by a table; what the table does not know is an error with its position.
+
+    Args:
+        token_ids: the vocabulary.
+        table: 256 token ids, 255 for what is no letter.
+        what: what a letter is called in errors, and which are expected.
+        **kwargs: as for any tokenizer of transformers.
+    """
+
+    def __init__(self, token_ids: dict[str, int], table: bytes, what: tuple[str, str], **kwargs: Any) -> None:
+        letters = {token_id: token for token, token_id in token_ids.items()}
+        self._letters = "".join(letters.get(token_id, "\0") for token_id in table).encode("ascii")
+        self._what = what
+        super().__init__(token_ids, **kwargs)
+
+    def _tokenize(self, text: str, position: int = 0, **kwargs: Any) -> list[str]:
+        letters = text.encode("ascii", errors="replace").translate(self._letters)
+        if (bad := letters.find(0)) >= 0:
+            what, expected = self._what
+            raise UserError(f"position {position + bad}: {text[bad]!r} is not {what}; expected {expected}")
+        return list(letters.decode("ascii"))
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Joins tokens without anything between them."""
+        return "".join(tokens)
+
+
+class NucleotideTokenizer(_LetterTokenizer):
     """One token per base: ``[PAD] [BOS] [EOS] [MASK]``, A C G T N and, if kept, a c g t n, from id 0.
 
     Letters are read as in a FASTA file, see `reformer.data.nucleotides`: U as T, IUPAC letters for several
@@ -127,23 +156,25 @@ class NucleotideTokenizer(_SymbolTokenizer):
 
     def __init__(self, lower_case: LowerCase = "fold", **kwargs: Any) -> None:
         self.lower_case = check_lower_case(lower_case)
-        token_ids = vocabulary("nucleotide", self.lower_case)
-        letters = {token_id: token for token, token_id in token_ids.items()} | {NOT_A_NUCLEOTIDE: "\0"}
-        self._letters = "".join(letters[i] for i in nucleotide_table(self.lower_case)).encode("ascii")
-        super().__init__(token_ids, lower_case=self.lower_case, **kwargs)
+        super().__init__(
+            vocabulary("nucleotide", self.lower_case),
+            nucleotide_table(self.lower_case),
+            ("a nucleotide letter", EXPECTED_LETTERS),
+            lower_case=self.lower_case,
+            **kwargs,
+        )
 
-    def _tokenize(self, text: str, position: int = 0, **kwargs: Any) -> list[str]:
-        letters = text.encode("ascii", errors="replace").translate(self._letters)
-        if (bad := letters.find(0)) >= 0:
-            raise UserError(
-                f"position {position + bad}: {text[bad]!r} is not a nucleotide letter; "
-                f"expected {EXPECTED_LETTERS}"
-            )
-        return list(letters.decode("ascii"))
 
-    def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Joins tokens without anything between them."""
-        return "".join(tokens)
+class ProteinTokenizer(_LetterTokenizer):
+    """One token per residue: ``[PAD] [BOS] [EOS] [MASK]``, the twenty amino acids and X; 25 tokens in all.
+
+    Letters are read by the rule of `reformer.data.proteins`; what is none is a UserError that names its
+    position (from 0).
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        what = ("the letter of an amino acid", EXPECTED_AMINO_ACIDS)
+        super().__init__(vocabulary("protein", None), protein_table(), what, **kwargs)
 
 
 class ByteTokenizer(_SymbolTokenizer):
@@ -193,11 +224,11 @@ class Enwik8Tokenizer(ByteTokenizer):
 
 def tokenizer_for(
     array_or_name: TokenArray | str, *, lower_case: LowerCase = "fold"
-) -> NucleotideTokenizer | ByteTokenizer:
+) -> NucleotideTokenizer | ProteinTokenizer | ByteTokenizer:
     """Returns the tokenizer whose ids a token array holds, or the one of a name.
 
     Args:
-        array_or_name: a token array, or "nucleotide" or "byte".
+        array_or_name: a token array, or "nucleotide", "byte" or "protein".
         lower_case: policy of the nucleotide tokenizer asked for by name; an array brings its own.
 
     Raises:
@@ -207,7 +238,9 @@ def tokenizer_for(
         name, lower_case = array_or_name.tokenizer_name, array_or_name.lower_case or lower_case
     else:
         name = check_tokenizer_name(array_or_name)
-    return NucleotideTokenizer(lower_case) if name == "nucleotide" else ByteTokenizer()
+    if name == "nucleotide":
+        return NucleotideTokenizer(lower_case)
+    return ProteinTokenizer() if name == "protein" else ByteTokenizer()
 
 
 def register_auto_tokenizers(config_class: type[PreTrainedConfig]) -> None:
@@ -216,5 +249,5 @@ def register_auto_tokenizers(config_class: type[PreTrainedConfig]) -> None:
     Args:
         config_class: configuration of a model that uses these tokenizers, already known to `AutoConfig`.
     """
-    for tokenizer_class in (Enwik8Tokenizer, ByteTokenizer, NucleotideTokenizer):
+    for tokenizer_class in (Enwik8Tokenizer, ByteTokenizer, ProteinTokenizer, NucleotideTokenizer):
         AutoTokenizer.register(config_class, tokenizer_class=tokenizer_class, exist_ok=True)

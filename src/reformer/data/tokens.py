@@ -221,12 +221,12 @@ class TokenArray:
 
     @property
     def tokenizer_name(self) -> TokenizerName:
-        """Name of the tokenizer whose ids these are, "nucleotide" or "byte"."""
+        """Name of the tokenizer whose ids these are, "nucleotide", "byte" or "protein"."""
         return self._index.tokenizer_name
 
     @property
     def lower_case(self) -> LowerCase | None:
-        """What was done with lower-case nucleotides, "fold" or "keep"; None for text."""
+        """What was done with lower-case nucleotides, "fold" or "keep"; None for others."""
         return self._index.lower_case
 
     @property

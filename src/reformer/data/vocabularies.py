@@ -1,7 +1,8 @@
 """What each token id stands for: the one definition that token arrays and tokenizers share.
 
 Nucleotides: the special tokens take ids 0 to 3, ``A C G T N`` 4 to 8 and, where case is kept,
-``a c g t n`` 9 to 13. Bytes: a byte is its own id, 0 to 255, and the special tokens follow at 256 to 259,
+``a c g t n`` 9 to 13. Proteins: the special tokens, then the amino acids in the order of their letters and
+``X`` at 24. Bytes: a byte is its own id, 0 to 255, and the special tokens follow at 256 to 259,
 so that text on disk, one byte per token, already holds the tokenizer's ids. Neither size is rounded up.
 """
 
@@ -11,25 +12,29 @@ from typing import Literal, get_args
 
 from reformer.errors import UserError
 
-TokenizerName = Literal["nucleotide", "byte"]
+TokenizerName = Literal["nucleotide", "byte", "protein"]
 LowerCase = Literal["fold", "keep"]
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[EOS]", "[MASK]")
 NUCLEOTIDES = "ACGTN"
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
+UNKNOWN_AMINO_ACID = "X"
 
 
 def vocabulary(name: TokenizerName, lower_case: LowerCase | None) -> dict[str, int]:
     """Returns token -> id of the tokenizer called `name`.
 
     Args:
-        name: "nucleotide" or "byte".
-        lower_case: for nucleotides, "fold" (no lower-case tokens) or "keep"; None for bytes.
+        name: "nucleotide", "byte" or "protein".
+        lower_case: for nucleotides, "fold" (no lower-case tokens) or "keep"; None for others.
 
     Raises:
         UserError: unknown name or policy.
     """
     if check_tokenizer_name(name) == "byte":
         tokens = [*map(chr, range(256)), *SPECIAL_TOKENS]
+    elif name == "protein":
+        tokens = [*SPECIAL_TOKENS, *AMINO_ACIDS, UNKNOWN_AMINO_ACID]
     elif check_lower_case(lower_case) == "fold":
         tokens = [*SPECIAL_TOKENS, *NUCLEOTIDES]
     else:
@@ -42,7 +47,7 @@ def check_tokenizer_name(name: str) -> TokenizerName:
     for known in get_args(TokenizerName):
         if name == known:
             return known
-    raise UserError(f'tokenizer is {name!r}: expected "nucleotide" or "byte"')
+    raise UserError(f'tokenizer is {name!r}: expected "nucleotide", "byte" or "protein"')
 
 
 def check_lower_case(lower_case: str | None) -> LowerCase:

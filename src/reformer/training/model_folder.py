@@ -12,7 +12,11 @@ from reformer.training.safetensors_header import TensorEntry, read_safetensors_h
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reformer.models.auto import ReformerForCausalLM, ReformerForMaskedLM
+    from reformer.models.auto import (
+        ReformerForCausalLM,
+        ReformerForMaskedLM,
+        ReformerForTokenClassification,
+    )
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -77,6 +81,13 @@ def load_language_model(
 ) -> tuple[ReformerForCausalLM | ReformerForMaskedLM, PreTrainedTokenizerBase]:
     """Loads a causal or a masked model; see `load_model`. Which it is, `model.config.is_decoder` says."""
     return _load(path, device, ("ReformerForCausalLM", "ReformerForMaskedLM"))
+
+
+def load_token_classifier(
+    path: Path, device: str = "auto"
+) -> tuple[ReformerForTokenClassification, PreTrainedTokenizerBase]:
+    """Loads a model that labels tokens; see `load_model`."""
+    return _load(path, device, ("ReformerForTokenClassification",))
 
 
 def _load(path: Path, device: str, kinds: tuple[str, ...]) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -156,16 +167,21 @@ def resolve_device(device: str) -> str:
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import ReformerTokenizer
 
-    from reformer.data.tokenizers import ByteTokenizer, Enwik8Tokenizer, NucleotideTokenizer
+    from reformer.data.tokenizers import (
+        ByteTokenizer,
+        Enwik8Tokenizer,
+        NucleotideTokenizer,
+        ProteinTokenizer,
+    )
 
     name = read_json(folder / _TOKENIZER_FILE).get("tokenizer_class")
-    for tokenizer in (ByteTokenizer, NucleotideTokenizer, Enwik8Tokenizer, ReformerTokenizer):
+    known = (ByteTokenizer, NucleotideTokenizer, ProteinTokenizer, Enwik8Tokenizer, ReformerTokenizer)
+    for tokenizer in known:
         if tokenizer.__name__ == name:
             return tokenizer.from_pretrained(folder, local_files_only=True)
-    raise UserError(
-        f"{folder / _TOKENIZER_FILE}: expected tokenizer_class ByteTokenizer, NucleotideTokenizer, "
-        f"Enwik8Tokenizer or ReformerTokenizer, got {name!r}"
-    )
+    *others, last = (one.__name__ for one in known)
+    names = ", ".join(others)
+    raise UserError(f"{folder / _TOKENIZER_FILE}: expected tokenizer_class {names} or {last}, got {name!r}")
 
 
 def _check_finite(model: PreTrainedModel, folder: Path) -> None:

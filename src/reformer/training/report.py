@@ -16,13 +16,17 @@ _MAX_SAMPLE = 2000
 _NO_PLOTS = "Tables stand in for the plots, which need matplotlib: pip install 'reformer-torch[report]'"
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, sections: str = "") -> Path:
     """Write `report.html` into a run folder from the files that are in it.
 
     It reads `metrics.jsonl`, `recipe.yaml`, `baselines.json`, `memory.json`, `generated.txt` and
     `machine.json`, as far as they exist; `reformer.training.report_data` describes their fields. Sections
     without data are left out, and without matplotlib tables take the place of the plots. The same files
     give the same page, byte for byte.
+
+    Args:
+        run_dir: the run folder.
+        sections: more of the page, HTML, shown below the charts.
 
     Returns:
         The path of the report, which is written whole or not at all.
@@ -41,6 +45,7 @@ def write_report(run_dir: Path) -> Path:
             '<div class="charts">\n',
             *(chart.html(with_plots) for chart in charts(run)),
             "</div>\n",
+            sections,
             _generated(run),
             _recipe(run),
             _machine(run),

