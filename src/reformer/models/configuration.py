@@ -41,6 +41,8 @@ class ReformerConfig(transformers.ReformerConfig):
         cross_attention_hidden_size: features of the memory that each layer also attends to, see
             `ReformerForSeq2SeqLM`; None for no cross-attention.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
+        classifier_pooling: what `ReformerForSequenceClassification` labels a sequence from: "token" (see
+            there) or "mean", the mean over its real tokens.
         as_transformers: do as transformers' Reformer does where ours does otherwise, see
             `reformer.layers.transformers_layout`; sequences are then classified from their first token.
 
@@ -64,6 +66,7 @@ class ReformerConfig(transformers.ReformerConfig):
     max_num_buckets: int = 16384
     chunk_size_feed_forward: int = 0
     cross_attention_hidden_size: int | None = None
+    classifier_pooling: str = "token"
     as_transformers: bool = False
 
     @classmethod
@@ -93,6 +96,7 @@ class ReformerConfig(transformers.ReformerConfig):
         _one_of("lsh_window", self.lsh_window, ("bucket", "chunk"))
         _one_of("position_embedding_type", self.position_embedding_type, POSITION_KINDS)
         _one_of("residual", self.residual, ("int32", "float32"))
+        _one_of("classifier_pooling", self.classifier_pooling, ("token", "mean"))
         if not self.attn_layers:
             raise ValueError("attn_layers must name at least one layer")
         for kind in self.attn_layers:

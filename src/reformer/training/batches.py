@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,8 +29,62 @@ class Span(NamedTuple):
     is_other_strand: bool
 
 
-class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
+class StagedBatches(Dataset[dict[str, torch.Tensor]]):
     """Item i is the whole batch of forward pass i, counted over all stages, steps and processes.
+
+    What the sequences of a batch are, a subclass says in `spans`.
+
+    Args:
+        stages: lengths, steps and batch sizes, in order.
+        seed: determines all that is drawn.
+        items_per_step: forward passes per optimizer step: gradient accumulation times processes.
+    """
+
+    def __init__(self, stages: Sequence[Stage], seed: int, items_per_step: int) -> None:
+        self._seed = seed
+        self._stages = list(stages)
+        num_items = [stage.steps * items_per_step for stage in stages]
+        num_sequences = [items * stage.batch_size for items, stage in zip(num_items, stages, strict=True)]
+        self._first_items = np.cumsum([0, *num_items])
+        self._first_sequences = np.cumsum([0, *num_sequences])
+        self._items_per_step = items_per_step
+
+    def __len__(self) -> int:
+        return int(self._first_items[-1])
+
+    def num_tokens(self, step: int) -> int:
+        """Tokens in the first `step` optimizer steps, of all processes."""
+        return int(self._tokens_up_to_step[step - 1]) if step > 0 else 0
+
+    def length(self, step: int) -> int:
+        """Tokens of the longest sequence in optimizer step `step`, counted from 1 (of its first batch)."""
+        return max(span.length for span in self.spans((step - 1) * self._items_per_step))
+
+    def spans(self, index: int) -> list[Span]:
+        """Where the sequences of item `index` are, and how they are read."""
+        raise NotImplementedError
+
+    def _sequence_numbers(self, index: int) -> tuple[int, range]:
+        """The stage of item `index`, and the numbers of its sequences, counted over all stages."""
+        stage = int(np.searchsorted(self._first_items, index, side="right")) - 1
+        batch_size = self._stages[stage].batch_size
+        first = int(self._first_sequences[stage] + (index - self._first_items[stage]) * batch_size)
+        return stage, range(first, first + batch_size)
+
+    @cached_property
+    def _tokens_up_to_step(self) -> npt.NDArray[np.int64]:
+        per_stage = [self._tokens_of_steps(stage) for stage in range(len(self._stages))]
+        return np.cumsum(np.concatenate(per_stage))
+
+    def _tokens_of_steps(self, stage: int) -> npt.NDArray[np.int64]:
+        """Tokens of every optimizer step of a stage, all processes."""
+        first, end = (int(item) for item in self._first_items[stage : stage + 2])
+        lengths = [sum(span.length for span in self.spans(item)) for item in range(first, end)]
+        return np.reshape(lengths, (-1, self._items_per_step)).sum(axis=1)
+
+
+class TrainingBatches(StagedBatches):
+    """Batches of windows and records.
 
     A stage of length L has random windows of L tokens. A stage of length "full" has whole records, drawn in
     proportion to their lengths; records of one token, which predict nothing, are left out.
@@ -56,21 +111,12 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         other_strand: bool = False,
         masking: Masking | None = None,
     ) -> None:
+        super().__init__(stages, seed, items_per_step)
         self._array = array
-        self._seed, self._other_strand, self._masking = seed, other_strand, masking
-        self._stages = list(stages)
+        self._other_strand, self._masking = other_strand, masking
         self._samplers = [
             WindowSampler(array, 2 if stage.length == "full" else stage.length, seed) for stage in stages
         ]
-        num_items = [stage.steps * items_per_step for stage in stages]
-        num_windows = [items * stage.batch_size for items, stage in zip(num_items, stages, strict=True)]
-        self._first_items = np.cumsum([0, *num_items])
-        self._first_windows = np.cumsum([0, *num_windows])
-        self._items_per_step = items_per_step
-        self._tokens_up_to_step = np.cumsum(self._tokens_of_steps())
-
-    def __len__(self) -> int:
-        return int(self._first_items[-1])
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Returns `input_ids` and `labels`, both int64 [batch, length]; a causal model shifts the labels."""
@@ -78,22 +124,14 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         if self._masking is None:
             input_ids = torch.from_numpy(ids)
             return {"input_ids": input_ids, "labels": input_ids}
-        first = self._window_numbers(index)[1][0]
+        first = self._sequence_numbers(index)[1][0]
         rows = [self._masking.for_training(row, first + i) for i, row in enumerate(ids)]
         hidden, labels = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
         return {"input_ids": hidden, "labels": labels}
 
-    def num_tokens(self, step: int) -> int:
-        """Tokens in the first `step` optimizer steps, of all processes."""
-        return int(self._tokens_up_to_step[step - 1]) if step > 0 else 0
-
-    def length(self, step: int) -> int:
-        """Tokens per sequence in optimizer step `step`, counted from 1 (of its first batch)."""
-        return self.spans((step - 1) * self._items_per_step)[0].length
-
     def spans(self, index: int) -> list[Span]:
         """Where the sequences of item `index` are, and how they are read."""
-        stage, numbers = self._window_numbers(index)
+        stage, numbers = self._sequence_numbers(index)
         sampler = self._samplers[stage]
         spans = []
         for number in numbers:
@@ -112,31 +150,18 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
             windows.append(reverse_complement(window) if is_other_strand else window)
         return windows
 
-    def _window_numbers(self, index: int) -> tuple[int, range]:
-        """The stage of item `index`, and the numbers of its windows, counted over all stages."""
-        stage = int(np.searchsorted(self._first_items, index, side="right")) - 1
-        batch_size = self._stages[stage].batch_size
-        first = int(self._first_windows[stage] + (index - self._first_items[stage]) * batch_size)
-        return stage, range(first, first + batch_size)
-
     def _record_at(self, position: int) -> tuple[int, int]:
         """Start and length of the record that a token of the array belongs to."""
         records = self._array.records
         record = int(np.searchsorted(records.starts, position, side="right")) - 1
         return int(records.starts[record]), int(records.lengths[record])
 
-    def _tokens_of_steps(self) -> npt.NDArray[np.int64]:
-        """Tokens of every optimizer step, all processes."""
-        tokens = []
-        for stage, first_item in zip(self._stages, self._first_items, strict=False):
-            if stage.length == "full" and len(self._array.records) > 1:
-                items = range(int(first_item), int(first_item) + stage.steps * self._items_per_step)
-                lengths = [sum(span.length for span in self.spans(item)) for item in items]
-                tokens.append(np.reshape(lengths, (stage.steps, self._items_per_step)).sum(axis=1))
-            else:
-                length = len(self._array) if stage.length == "full" else stage.length
-                tokens.append(np.full(stage.steps, length * stage.batch_size * self._items_per_step))
-        return np.concatenate(tokens)
+    def _tokens_of_steps(self, stage: int) -> npt.NDArray[np.int64]:
+        of = self._stages[stage]
+        if of.length == "full" and len(self._array.records) > 1:
+            return super()._tokens_of_steps(stage)
+        length = len(self._array) if of.length == "full" else of.length
+        return np.full(of.steps, length * of.batch_size * self._items_per_step)
 
 
 def unwrap_batch(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

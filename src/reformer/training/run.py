@@ -33,7 +33,7 @@ from reformer.training.run_start import check_run_folder, write_run_files
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from reformer.training.batches import TrainingBatches
+    from reformer.training.batches import StagedBatches
     from reformer.training.trainer import ReformerTrainer
 
 
@@ -69,7 +69,7 @@ class Task(Protocol):
     def build_model(self, recipe: Recipe, data: RunData) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """A new model, whose weights follow from the recipe's seed, with the tokenizer of the data."""
 
-    def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> TrainingBatches:
+    def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> StagedBatches:
         """The batches of the run."""
 
     def trainer(self, data: RunData, *arguments: Any, **options: Any) -> ReformerTrainer:
@@ -95,7 +95,7 @@ class LanguageModelling:
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
         return new_model(kind, recipe, vocab_size=len(tokenizer), **ids), tokenizer
 
-    def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> TrainingBatches:
+    def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> StagedBatches:
         """Windows and records of the training data."""
         from reformer.training.batches import TrainingBatches
         from reformer.training.masking import Masking
@@ -257,7 +257,7 @@ def _compile(recipe: Recipe, model: Any, use_cpu: bool) -> None:
 
 
 def _recorders(
-    folder: Path, batches: TrainingBatches, num_steps: int, console: Console
+    folder: Path, batches: StagedBatches, num_steps: int, console: Console
 ) -> tuple[list[Recorder], float]:
     """The metrics file, brought to the state of the latest checkpoint, and the displays; seconds so far."""
     steps = checkpoint_steps(folder / CHECKPOINTS)

@@ -35,8 +35,13 @@ class RunData:
     held_out: dict[str, TokenArray]
 
     @classmethod
-    def open(cls, recipe: Recipe) -> RunData:
+    def open(cls, recipe: Recipe, *, whole_windows: bool = True) -> RunData:
         """Builds or opens the token arrays that a recipe names.
+
+        Args:
+            recipe: names them.
+            whole_windows: every sequence that is trained on has the length of its stage; False where that
+                is an upper bound.
 
         Raises:
             UserError: for whatever is wrong with a file, data of different kinds, and windows longer than
@@ -58,7 +63,8 @@ class RunData:
             train, held_out[HELD_OUT] = hold_out(
                 train, [*regions, *named_records(train, data.held_out_records)]
             )
-        _check_lengths(recipe, train)
+        if whole_windows:
+            _check_lengths(recipe, train)
         for array in held_out.values():
             if array.vocabulary != train.vocabulary:
                 raise UserError(

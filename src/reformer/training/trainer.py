@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from reformer.errors import UserError
 from reformer.training.atomic import atomic_folder, partial_path
-from reformer.training.batches import TrainingBatches, unwrap_batch
+from reformer.training.batches import StagedBatches, unwrap_batch
 from reformer.training.checkpoints import (
     check_trainer_state,
     load_optimizer,
@@ -95,7 +95,7 @@ class _StepsOfThisRun(TrainerCallback):
 
 
 class ReformerTrainer(Trainer):
-    """Trains a causal model on `TrainingBatches` and evaluates it in bits per token.
+    """Trains a causal model on `StagedBatches` and evaluates it in bits per token.
 
     The loss of a step is the mean over its forward passes and processes, each the mean over its tokens. After
     every step, and every evaluation, a line goes to the recorders (see `reformer.training.metrics`). A
@@ -122,7 +122,7 @@ class ReformerTrainer(Trainer):
         tokenizer: PreTrainedTokenizerBase,
         arguments: TrainingArguments,
         checkpoints: Path,
-        batches: TrainingBatches,
+        batches: StagedBatches,
         eval_arrays: Mapping[str, TokenArray],
         *,
         eval_length: int | None = None,

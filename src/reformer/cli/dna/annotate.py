@@ -35,6 +35,7 @@ def train(
 
     Either a RECIPE, or --genome, --genes and --out, which are laid over the recipe of the library.
     """
+    from reformer.cli.dna.overrides import as_overrides
     from reformer.genomics.annotation_recipe import load_annotation_recipe
     from reformer.genomics.annotation_training import AnnotationTask
     from reformer.training.run import train as train_run
@@ -45,9 +46,7 @@ def train(
         recipe = None
     if recipe is None and not (genome and genes and out):
         raise UserError("expected a recipe, or --genome, --genes and --out")
-    given = {"data.train": genome, "annotation.train": genes}
-    named = [f"{key}={_yaml_list(files)}" for key, files in given.items() if files]
-    named += [f"output_dir={_yaml_text(out)}"] if out is not None else []
+    named = as_overrides({"data.train": genome, "annotation.train": genes}, out)
     loaded = load_annotation_recipe(recipe, named + words)
     if train_run(loaded, resume=resume, task=AnnotationTask(loaded)).interrupted:
         raise typer.Exit(130)
@@ -90,15 +89,3 @@ def predict(
     options = Options(windows, not one_strand, not no_tracks, region, genes)
     for line in annotate(model, genome, out, options, device):
         print(line)
-
-
-def _yaml_list(files: list[Path]) -> str:
-    import json
-
-    return json.dumps([str(file) for file in files])
-
-
-def _yaml_text(path: Path) -> str:
-    import json
-
-    return json.dumps(str(path))
