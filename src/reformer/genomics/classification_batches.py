@@ -22,7 +22,7 @@ _BATCHES_PER_POOL = 32
 
 
 class ClassificationBatches(StagedBatches):
-    """Every epoch has each sequence once, in an order of its own, but for what is left over from full batches.
+    """Every epoch has each sequence once, in an order of its own, but for what full batches leave over.
 
     Neighbours in that order are sorted by length, in pools of some batches, so that little is padded. Of a
     sequence that is longer than its stage, a window is read whose place is drawn by the seed.

@@ -51,7 +51,9 @@ class ClassificationData(RunData):
         data = RunData.open(recipe, whole_windows=False)
         for array in (data.train, *data.held_out.values()):
             if array.tokenizer_name != "nucleotide":
-                raise UserError(f"{array.sources[0].path}: not FASTA of nucleotides: expected sequences of DNA")
+                raise UserError(
+                    f"{array.sources[0].path}: not FASTA of nucleotides: expected sequences of DNA"
+                )
         labels = read_labels(section.train)
         train, held_out = data.train, dict(data.held_out)
         check_all_used(labels, train, *([held_out[HELD_OUT]] if recipe.data.held_out_records else []))
@@ -60,7 +62,9 @@ class ClassificationData(RunData):
         if section.folds:
             if HELD_OUT in held_out:
                 raise recipe.error("classification.folds", f"another set is called {HELD_OUT!r} already")
-            dealt = deal(train, train_targets, section.folds, recipe.training.seed, recipe.data.reverse_complement)
+            dealt = deal(
+                train, train_targets, section.folds, recipe.training.seed, recipe.data.reverse_complement
+            )
             parts = [dealt != section.fold, dealt == section.fold]
             train, held_out[HELD_OUT] = (_rows(train, part) for part in parts)
         found = {"train": targets(train, labels, classes)}
@@ -74,7 +78,8 @@ class ClassificationData(RunData):
         if len(absent := set(range(len(classes))) - set(found["train"].tolist())):
             name = classes[min(absent)]
             raise recipe.error(
-                "classification.train", f"every sequence of class {name!r} is held out: nothing to learn it from"
+                "classification.train",
+                f"every sequence of class {name!r} is held out: nothing to learn it from",
             )
         return cls(train, held_out, classes, found, files)
 
@@ -110,7 +115,8 @@ def deal(array: TokenArray, classes: Targets, num_parts: int, seed: int, both_st
     part_of_group[groups[order]] = np.arange(len(order)) % num_parts
     if len(order) < num_parts:
         raise UserError(
-            f"{array.sources[0].path}: {len(order):,} different sequences: expected as many as folds, {num_parts}"
+            f"{array.sources[0].path}: {len(order):,} different sequences: expected as many as folds, "
+            f"{num_parts}"
         )
     return part_of_group[groups]
 

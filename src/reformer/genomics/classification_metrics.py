@@ -71,7 +71,9 @@ class Classified:
         is_right = self.probabilities.argmax(axis=1) == self.targets
         bins = np.minimum((confidence * NUM_BINS).astype(int), NUM_BINS - 1)
         chosen = [bins == number for number in range(NUM_BINS)]
-        return [(int(c.sum()), float(confidence[c].mean()), float(is_right[c].mean())) for c in chosen if c.any()]
+        return [
+            (int(c.sum()), float(confidence[c].mean()), float(is_right[c].mean())) for c in chosen if c.any()
+        ]
 
     def calibration_error(self) -> float:
         """Expected calibration error: the mean of |confidence - accuracy| over the bins (Guo et al. 2017)."""
@@ -95,7 +97,7 @@ def fit_temperature(logits: Floats, targets: Targets) -> float:
     """The temperature, 1/20 to 20, at which the true classes are likeliest (Guo et al. 2017).
 
     The likelihood is concave in the inverse b of the temperature; its slope, the sum over the sequences of
-    the true class's logit minus the mean logit under softmax(b logits), falls in b, so halving finds its zero.
+    the true class's logit minus the mean logit under softmax(b logits), falls in b, so halving finds 0.
 
     Args:
         logits: ``[sequences, classes]``.

@@ -74,11 +74,17 @@ def load_classification_recipe(path: Path | None, overrides: Sequence[str] = ())
     section.train = [absolute(name) for name in section.train]
     section.eval = {name: [absolute(file) for file in names] for name, names in section.eval.items()}
     if section.folds == 1:
-        raise recipe.error("classification.folds", "1: nothing would be left to train on; expected 0, or 2 or more")
+        raise recipe.error(
+            "classification.folds", "1: nothing would be left to train on; expected 0, or 2 or more"
+        )
     if section.fold >= max(section.folds, 1):
-        raise recipe.error("classification.fold", f"{section.fold}: expected less than folds, {section.folds}")
+        raise recipe.error(
+            "classification.fold", f"{section.fold}: expected less than folds, {section.folds}"
+        )
     if recipe.data.held_out_regions is not None:
-        raise recipe.error("data.held_out_regions", "sequences have one label: expected held_out_records or folds")
+        raise recipe.error(
+            "data.held_out_regions", "sequences have one label: expected held_out_records or folds"
+        )
     if missing := recipe.data.eval.keys() ^ section.eval.keys():
         name = min(missing)
         has, lacks = ("data", "classification") if name in recipe.data.eval else ("classification", "data")

@@ -111,12 +111,14 @@ class ClassificationTrainer(ReformerTrainer):
         self._model.eval()
         process = self.args.process_index, self.args.world_size
         try:
-            logits = Classifier(self._model, self._settings).logits(self._data.held_out[name], process=process)
+            logits = Classifier(self._model, self._settings).logits(
+                self._data.held_out[name], process=process
+            )
         finally:
             self._model.train(was_training)
-        logits = self._sum_over_processes(logits.astype(np.float64))
-        self._held_out_logits[name] = logits.astype(np.float32)
-        found = Classified(self._settings.classes, self._data.targets[f"eval.{name}"], softmax(logits))
+        whole = self._sum_over_processes(logits.astype(np.float64))
+        self._held_out_logits[name] = whole.astype(np.float32)
+        found = Classified(self._settings.classes, self._data.targets[f"eval.{name}"], softmax(whole))
         return {
             "bits_per_token": found.nats() / NATS_PER_BIT,
             "accuracy": found.accuracy(),

@@ -64,7 +64,9 @@ def class_names(labels: Mapping[str, Labelled]) -> tuple[str, ...]:
     return tuple(sorted({one.label for one in labels.values()}))
 
 
-def targets(array: TokenArray, labels: Mapping[str, Labelled], classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+def targets(
+    array: TokenArray, labels: Mapping[str, Labelled], classes: tuple[str, ...]
+) -> npt.NDArray[np.int64]:
     """The number of the class of each record, int64 ``[records]``.
 
     Raises:
