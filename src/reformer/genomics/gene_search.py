@@ -97,16 +97,19 @@ class GeneSearch:
             elif change == _RESTART:
                 saved, path, _ = self._saved[state]
                 self._coding[state] = Coding(saved, position - 3, None, path)
-                self._starts[state] = deque([(position - 3, saved - path.score)])
+                if self._max_overlap:
+                    self._starts[state] = deque([(position - 3, saved - path.score)])
             else:
-                found = Found(score + delta, state // 3, (start, position, exons), before)
                 if change == _STOP:
                     self._coding[state] = _NOWHERE
                     self._starts[state].clear()
-                if self._max_overlap and found.score > _NEVER:
-                    self._overlap(found, start, position)
-                if found.score > best.score:
-                    self._best = best = found
+                score += delta
+                if score > best.score or (self._max_overlap and score > _NEVER):
+                    found = Found(score, state // 3, (start, position, exons), before)
+                    if self._max_overlap:
+                        self._overlap(found, start, position)
+                    if score > best.score:
+                        self._best = best = found
 
     def genes(self) -> Iterator[tuple[float, int, list[tuple[int, int]]]]:
         """Yields the genes of the best path from right to left: gain in nats, strand, exons."""
