@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,15 +177,21 @@ def _gene(sequence: str, start: int, end: int, strand: Any, number: int) -> Any:
 
 
 def _write(records: Sequence[Any], folder: Path) -> tuple[Path, Path]:
-    """FASTA and GFF3 of records."""
+    """FASTA and GFF3 of records; without genes that read some bases twice, which GFF3's reader refuses."""
     from reformer.genomics.genes import gene_features
     from reformer.genomics.gff3 import write_gff3
 
     folder.mkdir(parents=True, exist_ok=True)
     genome, genes = folder / "genome.fa", folder / "genes.gff3"
     genome.write_text("".join(f">{record.name}\n{record.letters}\n" for record in records))
-    write_gff3(genes, (f for record in records for gene in record.genes for f in gene_features(gene)))
+    plain = (gene for record in records for gene in record.genes if not _slips_back(gene))
+    write_gff3(genes, (feature for gene in plain for feature in gene_features(gene)))
     return genome, genes
+
+
+def _slips_back(gene: Any) -> bool:
+    pieces = [sorted((s.start, s.end) for s in transcript.cds) for transcript in gene.transcripts]
+    return any(a[1] > b[0] for spans in pieces for a, b in pairwise(spans))
 
 
 CONTENDERS = ("pyrodigal", "pyrodigal-meta", "reformer")
