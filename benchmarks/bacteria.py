@@ -1,6 +1,6 @@
 """Genes of a bacterium, Leptospira kirschneri: `dna annotate` beside pyrodigal, on held-out contigs.
 
-    python -m benchmarks.bacteria [--genbank test.gbk.gz] [--steps 1500] [--seeds 0] [--out FOLDER]
+    python -m benchmarks.bacteria [--genbank test.gbk.gz] [--steps 1000] [--seeds 0] [--out FOLDER]
                                   [CONTENDER ...]
 
 The annotation is that of the Debian package any2fasta-examples, downloaded to a temporary folder where no
@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("contenders", nargs="*", metavar="CONTENDER", help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--genbank", type=Path, help="test.gbk.gz; downloaded by default")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
