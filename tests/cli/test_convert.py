@@ -132,8 +132,9 @@ def test_a_damaged_folder(what: str, message: str, run_command: RunCommand, tmp_
             {"position_embedding_type": "rotary"},
             'position_embedding_type "axial" or "learned", got \'rotary\'',
         ),
+        ({"classifier_pooling": "mean"}, 'needs classifier_pooling "token"'),
     ],
-    ids=["window", "full", "rotary"],
+    ids=["window", "full", "rotary", "pooling"],
 )
 def test_a_model_that_transformers_has_not(
     changes: dict[str, Any], message: str, run_command: RunCommand, tmp_path: Path

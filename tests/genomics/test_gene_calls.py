@@ -183,3 +183,64 @@ def test_coding_must_be_among_the_classes():
         GeneDecoder(ClassScheme(kinds=("exon",)), TIGHT)
     with pytest.raises(ValueError, match="2 letters"):
         GeneDecoder(SCHEME, TIGHT).feed(b"AC", np.ones((1, len(SCHEME.names))))
+
+
+def best_gain_with_overlaps(letters, probabilities, grammar):
+    """The nats that the best chain of genes brings in, neighbours of which overlap as far as they may."""
+    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6))
+    n = len(letters)
+    genes = [(exons[0], "+") for exons in legal_genes(letters, grammar)]
+    genes += [
+        ((n - exons[0][1], n - exons[0][0]), "-")
+        for exons in legal_genes(reverse_complement(letters), grammar)
+    ]
+    genes.sort(key=lambda gene: (gene[0][1], gene[1] == "+"))  # of those that end together, "-" is first
+
+    def gain(span, strand):
+        called = CalledGene(strand, (span,), 0.0).gene("s", "g")
+        labels = label_bases(SCHEME, [called], {"s": n})["s"][slice(*span)]
+        rows = logs[slice(*span)]
+        return (rows[np.arange(len(rows)), labels] - rows[:, 0]).sum() - grammar.gene_cost
+
+    totals = []
+    for (start, end), strand in genes:
+        before = [
+            total
+            for total, ((a, b), other) in zip(totals, genes, strict=False)
+            if b <= start
+            or (a < start and b - start <= grammar.max_overlap and (b, other == "+") < (end, strand == "+"))
+        ]
+        totals.append(gain((start, end), strand) + max([0.0, *before]))
+    return max([0.0, *totals])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_neighbours_overlap_as_far_as_they_may(seed):
+    generator = np.random.default_rng(seed)
+    words = ["ATG", "TAA", "CAT", "TTA", "ATGA", "TCAT", "TAATG", "CATTA", "TGA", "A", "C", "G", "TCA"]
+    letters = "".join(generator.choice(words, 30))[:80]
+    probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.5), len(letters))
+    gains = []
+    for max_overlap in (0, 4, 12):
+        grammar = Grammar(donor=None, gene_cost=0.2, evidence=0.3, max_overlap=max_overlap)
+        found = call(letters, probabilities, grammar)
+        gains.append(sum(gene.score for gene in found))
+        assert gains[-1] == pytest.approx(best_gain_with_overlaps(letters, probabilities, grammar))
+        for left, right in itertools.pairwise(gene.exons[0] for gene in found):
+            assert left[0] < right[0]
+            assert left[1] - right[0] <= max_overlap
+    assert gains == sorted(gains)
+
+
+def test_some_of_these_genes_overlap_on_either_strand():
+    seen = set()
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        words = ["ATG", "TAA", "CAT", "TTA", "ATGA", "TCAT", "TAATG", "CATTA", "TGA", "A", "C", "G", "TCA"]
+        letters = "".join(generator.choice(words, 30))[:80]
+        probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.5), len(letters))
+        grammar = Grammar(donor=None, gene_cost=0.2, evidence=0.3, max_overlap=12)
+        for left, right in itertools.pairwise(call(letters, probabilities, grammar)):
+            if left.exons[0][1] > right.exons[0][0]:
+                seen.add(left.strand + right.strand)
+    assert seen == {"++", "+-", "-+", "--"}

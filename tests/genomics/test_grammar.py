@@ -33,3 +33,15 @@ def test_other_starts_and_no_introns():
     assert grammar.gene_cost == pytest.approx(math.log(2 / 2))
     with pytest.raises(ValueError, match="whole codons"):
         Grammar.of([gene("c", "+", [(0, 8)], [(0, 8)])], read, len(letters))
+
+
+def test_overlaps_are_those_of_the_annotation_where_there_are_no_introns():
+    spans = [(i * 95, i * 95 + 99) for i in range(40)]
+    genes = [gene(f"g{i}", "+", [span], [span]) for i, span in enumerate(spans)]
+    letters = "ATG" + "C" * 5000
+    grammar = Grammar.of(genes, lambda interval: letters[interval.start : interval.end], 5000)
+    assert (grammar.donor, grammar.max_overlap) == (None, 4)
+    slipped = [*genes, gene("s", "+", [(4200, 4230), (4229, 4300)], [(4200, 4230), (4229, 4300)])]
+    assert Grammar.of(slipped, lambda i: letters[i.start : i.end], 5000).donor is None
+    spliced = [*genes, gene("s", "+", [(4200, 4230), (4280, 4300)], [(4200, 4230), (4280, 4300)])]
+    assert Grammar.of(spliced, lambda i: letters[i.start : i.end], 5000).max_overlap == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
 
@@ -19,12 +19,22 @@ _STRANDS: dict[int | None, Strand] = {1: "+", -1: "-", 0: ".", None: "."}
 
 
 @dataclass(frozen=True)
+class GenBankFeature:
+    """A feature: its type, its pieces in the order of transcription, and its qualifiers."""
+
+    type: str
+    pieces: tuple[Interval, ...]
+    qualifiers: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class GenBankRecord:
-    """A record: its name with version, its letters and its genes, in the order of the file."""
+    """A record: its name with version, its letters, its genes and features, in the order of the file."""
 
     name: str
     letters: str
     genes: tuple[Gene, ...]
+    features: tuple[GenBankFeature, ...]
 
 
 def read_genbank(path: str | os.PathLike[str]) -> Iterator[GenBankRecord]:
@@ -68,13 +78,20 @@ def _record(record: Any, source: SourceFile) -> GenBankRecord:
         letters = str(record.seq)
     except Exception as error:  # Biopython's UndefinedSequenceError, known only where it is installed
         raise UserError(f"{source.path}, record {record.id!r}: no sequence after ORIGIN") from error
+    one_stranded = [f for f in record.features if len({part.strand for part in f.location.parts}) == 1]
     loci: dict[str, list[Any]] = {}
-    for feature in record.features:
+    for feature in one_stranded:
         locus = _first(feature, "locus_tag") or _first(feature, "gene")
-        if locus is not None and len({part.strand for part in feature.location.parts}) == 1:
+        if locus is not None:
             loci.setdefault(locus, []).append(feature)
     genes = (_gene(record.id, name, features) for name, features in loci.items())
-    return GenBankRecord(record.id, letters, tuple(gene for gene in genes if gene is not None))
+    features = (
+        GenBankFeature(f.type, _intervals(record.id, f), {tag: tuple(v) for tag, v in f.qualifiers.items()})
+        for f in one_stranded
+    )
+    return GenBankRecord(
+        record.id, letters, tuple(gene for gene in genes if gene is not None), tuple(features)
+    )
 
 
 def _gene(sequence: str, name: str, features: list[Any]) -> Gene | None:

@@ -62,8 +62,8 @@ class GeneDecoder:
     """Finds the genes of one sequence, which it is fed from left to right.
 
     Every called gene is legal: it begins with a start codon, ends with the only stop codon in its frame, its
-    introns go from donor to acceptor and are not too short, and no two genes overlap. Genes that the ends of
-    the sequence cut off are not called.
+    introns go from donor to acceptor and are not too short, and neighbours overlap by no more bases than the
+    grammar allows. Genes that the ends of the sequence cut off are not called.
 
     Args:
         scheme: the classes of the probabilities.
@@ -81,7 +81,7 @@ class GeneDecoder:
         self._context = 0 if coding is None else coding.order
         self._around = max(_AROUND, self._context)
         self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
-        self._search = GeneSearch(self._rules, grammar.min_intron)
+        self._search = GeneSearch(self._rules, grammar.min_intron, grammar.max_overlap)
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))
         self._first = 0  # position of the first base that is kept

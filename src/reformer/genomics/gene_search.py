@@ -13,6 +13,7 @@ _EXON, _INTRON, _BEGIN = int(Change.EXON), int(Change.INTRON), int(Change.BEGIN)
 _SAVE, _RESTART, _STOP = int(Change.SAVE), int(Change.RESTART), int(Change.STOP)
 _NEVER = float("-inf")
 _FEWEST_BASES_OF_EXON = 3
+_BASES_OF_STOP = 3
 
 Exons: TypeAlias = tuple[int, int, Any] | None
 """Start and end of an exon, and the exons to the left of it."""
@@ -55,16 +56,19 @@ class GeneSearch:
     Args:
         rules: of both strands.
         min_intron: fewest bases of an intron.
+        max_overlap: bases that a gene may share with the one to its left.
     """
 
-    def __init__(self, rules: list[StrandRules], min_intron: int) -> None:
-        self._min_intron = min_intron
+    def __init__(self, rules: list[StrandRules], min_intron: int, max_overlap: int = 0) -> None:
+        self._min_intron, self._max_overlap = min_intron, max_overlap
+        # Per coding state: start of genes that may still overlap one, and what is added to the score there.
+        self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
         self._goes_on = [strand.goes_on for strand in rules]
         self._best = _START
         # Per coding state: its best path, whose exon has a codon's length, and paths with younger exons.
         self._coding = [_NOWHERE] * 6
         self._begun: list[deque[Coding]] = [deque() for _ in range(6)]
-        self._saved: list[tuple[float, Found]] = [(_NEVER, self._best)] * 6
+        self._saved: list[tuple[float, Found, int]] = [(_NEVER, self._best, 0)] * 6
         # Per strand: introns that are too short as yet; per group the best that is long enough.
         self._young: list[deque[tuple[int, int, Intron]]] = [deque(), deque()]
         self._introns = [[Intron(_NEVER, None, self._best)] * strand.num_groups for strand in rules]
@@ -86,16 +90,26 @@ class GeneSearch:
                     self._young[state // 3].append((position, key, intron))
             elif change == _BEGIN:
                 begun[state].append(Coding(best.score + delta, position, None, best))
+                if self._max_overlap:
+                    self._starts[state].append((position, delta))
             elif change == _SAVE:
-                self._saved[state] = (best.score + delta, best)
+                self._saved[state] = (best.score + delta, best, position)
             elif change == _RESTART:
-                saved, path = self._saved[state]
+                saved, path, _ = self._saved[state]
                 self._coding[state] = Coding(saved, position - 3, None, path)
+                if self._max_overlap:
+                    self._starts[state] = deque([(position - 3, saved - path.score)])
             else:
-                if score + delta > best.score:
-                    self._best = best = Found(score + delta, state // 3, (start, position, exons), before)
                 if change == _STOP:
                     self._coding[state] = _NOWHERE
+                    self._starts[state].clear()
+                score += delta
+                if score > best.score or (self._max_overlap and score > _NEVER):
+                    found = Found(score, state // 3, (start, position, exons), before)
+                    if self._max_overlap:
+                        self._overlap(found, start, position)
+                    if score > best.score:
+                        self._best = best = found
 
     def genes(self) -> Iterator[tuple[float, int, list[tuple[int, int]]]]:
         """Yields the genes of the best path from right to left: gain in nats, strand, exons."""
@@ -117,6 +131,26 @@ class GeneSearch:
         best = max((introns[group] for group in self._goes_on[state // 3][way]), key=_score, default=None)
         if best is not None and best.score > _NEVER:
             self._begun[state].append(Coding(best.score + delta, position, best.exons, best.before))
+
+    def _overlap(self, found: Found, start: int, end: int) -> None:
+        """Lets genes that began inside a gene [start, end), not far from its end, follow it."""
+        first = max(end - self._max_overlap, start + 1)
+        for state, (score, path, position) in enumerate(self._saved):
+            if first <= position < end <= position + _BASES_OF_STOP:
+                with_overlap = found.score + (score - path.score)
+                if with_overlap > score:
+                    self._saved[state] = (with_overlap, found, position)
+        for state, starts in enumerate(self._starts):
+            while starts and starts[0][0] < end - self._max_overlap:
+                starts.popleft()
+            for position, delta in starts:
+                if position < first:
+                    continue  # at or before the gene's own start
+                after = Coding(found.score + delta, position, None, found)
+                if position > end - _FEWEST_BASES_OF_EXON:
+                    self._begun[state].append(after)
+                elif after.score > self._coding[state].score:
+                    self._coding[state] = after
 
     def _grow_up(self, state: int, position: int) -> None:
         """Lets paths whose exon is a codon long at `position` compete with the best path of the state.

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 from reformer.genomics.classes import labelled_transcripts
@@ -26,6 +27,7 @@ class Grammar:
         donor: what an intron begins with; None where genes have no introns.
         acceptor: what an intron ends with.
         min_intron: fewest bases of an intron.
+        max_overlap: bases that neighbouring genes may share, on whichever strands.
         gene_cost: nats that a gene must bring in over no gene: minus the log of how often one begins.
         intron_cost: likewise for an intron, per coding base.
         evidence: what the log-probability of a base counts beside these costs, 0 to 1. A model says the same
@@ -39,6 +41,7 @@ class Grammar:
     donor: str | None = "GT"
     acceptor: str = "AG"
     min_intron: int = 40
+    max_overlap: int = 0
     gene_cost: float = 7.0
     intron_cost: float = 9.0
     evidence: float = 0.01
@@ -52,7 +55,8 @@ class Grammar:
         """Finds the rules of an annotation.
 
         Start and stop codons are those of more than 1 % of the genes whose coding sequence is whole codons.
-        Introns may be half as long as the shortest one, for the annotation may have few.
+        Introns may be half as long as the shortest one, for the annotation may have few; gaps of a few bases
+        are shifts of the frame. Genes without introns may overlap, as far as 99 % of those do that overlap.
 
         Args:
             genes: the annotation's.
@@ -67,9 +71,10 @@ class Grammar:
         if not ends:
             raise ValueError("no gene with a coding sequence of whole codons")
         introns = [
-            abs(b.start - a.end) if b.start > a.start else a.start - b.end
+            length
             for transcript in coding
             for a, b in zip(transcript.cds, transcript.cds[1:], strict=False)
+            if (length := max(a.start, b.start) - min(a.end, b.end)) >= _FEWEST_BASES_OF_INTRON
         ]
         num_coding = sum(segment.end - segment.start for t in coding for segment in t.cds)
         return cls(
@@ -77,6 +82,7 @@ class Grammar:
             stops=_frequent(stop for _, stop in ends),
             donor="GT" if introns else None,
             min_intron=max(min(introns, default=0) // 2, _FEWEST_BASES_OF_INTRON),
+            max_overlap=0 if introns else _usual_overlap(coding),
             gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
             intron_cost=math.log(num_coding / max(len(introns), 1)),
         )
@@ -96,6 +102,17 @@ def _first_and_last_codon(
     pieces = [Interval(span.sequence, s.start - span.start, s.end - span.start) for s in transcript.cds]
     coding = spliced(whole, pieces, strand)
     return None if len(coding) % 3 or len(coding) < 6 else (coding[:3], coding[-3:])
+
+
+def _usual_overlap(coding: list[Transcript]) -> int:
+    """Bases that neighbours share at most, but for 1 % of those that do; 0 where hardly any do."""
+    spans = sorted((t.interval.sequence, *_span(t)) for t in coding)
+    shared = [a[2] - b[1] for a, b in pairwise(spans) if a[0] == b[0] and b[1] < a[2] < b[2]]
+    return int(sorted(shared)[int((1 - _RARE) * len(shared))]) if len(shared) > _RARE * len(coding) else 0
+
+
+def _span(transcript: Transcript) -> tuple[int, int]:
+    return min(s.start for s in transcript.cds), max(s.end for s in transcript.cds)
 
 
 def _frequent(codons: Iterable[str]) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ class ReformerConfig(transformers.ReformerConfig):
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
         rc_equivariant: make masked and token-classification models of nucleotides exactly equivariant under
             the reverse complement, at twice the cost, see `reformer.models.strands`.
+        classifier_pooling: what `ReformerForSequenceClassification` labels a sequence from: "token" (see
+            there) or "mean", the mean over its real tokens.
         as_transformers: do as transformers' Reformer does where ours does otherwise, see
             `reformer.layers.transformers_layout`; sequences are then classified from their first token.
 
@@ -67,6 +69,7 @@ class ReformerConfig(transformers.ReformerConfig):
     chunk_size_feed_forward: int = 0
     cross_attention_hidden_size: int | None = None
     rc_equivariant: bool = False
+    classifier_pooling: str = "token"
     as_transformers: bool = False
 
     @classmethod
@@ -96,6 +99,7 @@ class ReformerConfig(transformers.ReformerConfig):
         _one_of("lsh_window", self.lsh_window, ("bucket", "chunk"))
         _one_of("position_embedding_type", self.position_embedding_type, POSITION_KINDS)
         _one_of("residual", self.residual, ("int32", "float32"))
+        _one_of("classifier_pooling", self.classifier_pooling, ("token", "mean"))
         if not self.attn_layers:
             raise ValueError("attn_layers must name at least one layer")
         for kind in self.attn_layers:

@@ -30,6 +30,11 @@ def to_transformers(values: dict[str, Any]) -> dict[str, Any]:
             'transformers\' Reformer needs position_embedding_type "axial" or "learned", got '
             f"{config.position_embedding_type!r}"
         )
+    if config.classifier_pooling != "token":
+        raise ValueError(
+            'transformers\' Reformer classifies from a token: needs classifier_pooling "token", got '
+            f"{config.classifier_pooling!r}"
+        )
     theirs = {ours: name for name, ours in ARCHITECTURES.items()}
     names = values.get("architectures") or []
     if unknown := [name for name in names if name not in theirs]:

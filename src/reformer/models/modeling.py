@@ -633,7 +633,8 @@ class ReformerClassificationHead(nn.Module):
 class ReformerForSequenceClassification(ReformerPreTrainedModel):
     """A Reformer that labels a sequence, from its first token, or its last real one if causal.
 
-    With `as_transformers` a causal one too labels it from its first token.
+    With `as_transformers` a causal one too labels it from its first token; with `classifier_pooling="mean"`
+    it is labelled from the mean over its real tokens, so that all of them count however far apart they are.
     """
 
     def __init__(self, config: ReformerConfig):
@@ -663,9 +664,11 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
         encoded = self.reformer.encode(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
         )
-        token = self._token(encoded.hidden, attention_mask)
         seed = encoded.head_seed()
-        pooled = self.reformer.encoder(token, seed)
+        if self.config.classifier_pooling == "mean":
+            pooled = _mean_of_real(self.reformer.encoder(encoded.hidden, seed), attention_mask)
+        else:
+            pooled = self.reformer.encoder(self._token(encoded.hidden, attention_mask), seed)
         logits = self.classifier(pooled, None if seed is None else derive(seed, 1))
         output = SequenceClassifierOutput(
             loss=None if labels is None else _classification_loss(self.config, logits, labels),
@@ -872,6 +875,14 @@ def _num_labels(config: ReformerConfig) -> int:
 
 def _classifier_dropout(config: ReformerConfig) -> float:
     return config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+
+
+def _mean_of_real(x: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The mean `[B, d]` over the real tokens of `[B, T, d]`; 0 where there is none."""
+    if attention_mask is None:
+        return x.mean(1)
+    real = attention_mask.to(x.dtype)[..., None]
+    return (x * real).sum(1) / real.sum(1).clamp(min=1)
 
 
 def _classification_loss(config: ReformerConfig, logits: Tensor, labels: Tensor) -> Tensor:

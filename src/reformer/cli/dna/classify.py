@@ -1,0 +1,98 @@
+"""`reformer dna classify`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reformer.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, help="Say what sequences are: a label for each, such as a function.")
+
+
+@app.command()
+def extract(
+    annotation: Annotated[Path, typer.Argument(metavar="ANNOTATION", help="GenBank, GFF3 or GTF.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    genome: Annotated[
+        Path | None,
+        typer.Option(help="FASTA of the sequences; GenBank has them itself.", show_default=False),
+    ] = None,
+    label: Annotated[
+        str, typer.Option(help="product, type, GO, or another attribute or qualifier of the features.")
+    ] = "product",
+    features: Annotated[
+        list[str] | None,
+        typer.Option(help="Types of features; may be repeated; by default CDS, and genes of RNA with type."),
+    ] = None,
+    at_least: Annotated[int, typer.Option(help="Leave out labels of fewer sequences.", min=2)] = 2,
+) -> None:
+    """Make sequences.fa and labels.tsv of the features of an annotation, to train on."""
+    from reformer.genomics.labelled_features import Choice, extract_labelled
+
+    for line in extract_labelled(annotation, genome, out, Choice.of(label, features, at_least)):
+        print(line)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RECIPE", help="The recipe, a YAML file; without one, name files.", show_default=False
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over the recipe's.")
+    ] = None,
+    sequences: Annotated[
+        list[Path] | None, typer.Option(help="FASTA to train on; may be repeated.", show_default=False)
+    ] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="Their labels: name, tab, label; may be repeated.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder.", show_default=False)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")] = False,
+) -> None:
+    """Train a model on labelled sequences, a part of which is held out, and leave a run folder.
+
+    Either a RECIPE, or --sequences, --labels and --out, which are laid over the recipe of the library.
+    """
+    from reformer.cli.dna.overrides import as_overrides
+    from reformer.genomics.classification_recipe import load_classification_recipe
+    from reformer.genomics.classification_training import ClassificationTask
+    from reformer.training.run import train as train_run
+
+    words = list(overrides or ())
+    if recipe is not None and "=" in str(recipe):  # KEY=VALUE where no recipe is given
+        words.insert(0, str(recipe))
+        recipe = None
+    if recipe is None and not (sequences and labels and out):
+        raise UserError("expected a recipe, or --sequences, --labels and --out")
+    named = as_overrides({"data.train": sequences, "classification.train": labels}, out)
+    loaded = load_classification_recipe(recipe, named + words)
+    if train_run(loaded, resume=resume, task=ClassificationTask(loaded)).interrupted:
+        raise typer.Exit(130)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
+    sequences: Annotated[Path, typer.Argument(metavar="SEQUENCES", help="FASTA, plain, BGZF or gzip.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The true labels, to score the predicted ones.", show_default=False),
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many of the likeliest labels to list.", min=1)] = 3,
+    both_strands: Annotated[
+        bool, typer.Option("--both-strands", help="Average over the sequence and its reverse complement.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Label sequences: predictions.tsv, probabilities.tsv, report.html; with --labels, how right they are."""
+    from reformer.genomics.classify_command import Options, classify
+
+    for line in classify(model, sequences, out, Options(labels, top, both_strands), device):
+        print(line)
