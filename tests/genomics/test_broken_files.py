@@ -70,7 +70,7 @@ BROKEN = [
     ("x.gff", gff("c . CDS 1 9 . + 0 Parent=t"), "x.gff, line 2: parent 't' of this CDS is no ID in the file"),
     ("x.gff", gff(TWO_LINES + "1 9 . - 0 Parent=t"), "x.gff, line 3: CDS of 't' is on c -: expected c +"),
     ("x.gff", gff("c . mRNA 1 9 . + . ID=t\nd . exon 1 9 . + . Parent=t"), "line 3: exon of 't' is on d +"),
-    ("x.gff", gff(TWO_LINES + "1 6 . + 0 Parent=t\nc . CDS 5 9 . + 0 Parent=t"), "line 4: two coding segments of"),
+    ("x.gff", gff(TWO_LINES + "1 6 . + 0 Parent=t\nc . CDS 4 9 . + 0 Parent=t"), "line 4: two coding segments of"),
     ("x.gff", gff("c . mRNA 1 9 . + . ID=t\nc . gene 1 9 . + . ID=t"), "line 3: ID 't' of a gene is that of a mRNA"),
     ("x.gff", gff("c . a 1 9 . + . ID=a;Parent=b\nc . b 1 9 . + . ID=b;Parent=a"), "is its own ancestor"),
     ("x.gff", gff("c . CDS 1 9 . + 0 ID=t;transl_table=x"), "x.gff, line 2: transl_table is 'x'"),

@@ -121,6 +121,16 @@ def test_a_bacterial_coding_sequence_stands_under_its_gene_or_alone(write):
     assert (two.name, two.transcripts[0].interval) == ("only", Interval("c", 20, 29, "-"))
 
 
+@pytest.mark.parametrize("strand", "+-")
+def test_a_ribosome_may_slip_back(write, strand):
+    """Programmed frameshifting: a base is in two coding segments, and counts in both."""
+    content = "".join(
+        f"c\t.\tCDS\t{first}\t{last}\t.\t{strand}\t0\tID=slips\n" for first, last in ((1, 9), (9, 20))
+    )
+    (found,) = read_genes(write("a.gff", content.encode()))
+    assert sum(segment.end - segment.start for segment in found.transcripts[0].cds) == 21
+
+
 def test_a_split_stop_codon_of_gtf_becomes_part_of_the_coding_sequence(write):
     ids = 'gene_id "g"; transcript_id "t";'
     lines = ["CDS\t1\t5\t.\t+\t0", "stop_codon\t6\t6\t.\t+\t0", "stop_codon\t11\t12\t.\t+\t2"]

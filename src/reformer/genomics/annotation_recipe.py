@@ -100,6 +100,9 @@ def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> 
         recipe.encoding  # noqa: B018
     except ValueError as error:
         raise recipe.error("annotation.orf_lengths", str(error)) from error
+    for key in ("held_out_regions", "held_out_records"):
+        if getattr(recipe.data, key):
+            raise recipe.error(f"data.{key}", "not for annotation: expected files of their own in data.eval")
     if missing := recipe.data.eval.keys() ^ section.eval.keys():
         name = min(missing)
         has, lacks = ("data", "annotation") if name in recipe.data.eval else ("annotation", "data")

@@ -9,6 +9,7 @@ from reformer.genomics.features import Feature
 from reformer.genomics.genes import Segment, Transcript, in_transcription_order, span
 
 TRANSCRIPT_PARTS = {"exon", "CDS", "stop_codon"}
+_LONGEST_SLIP = 2  # bases that programmed frameshifting reads twice
 
 
 @dataclass(slots=True)
@@ -47,7 +48,8 @@ class TranscriptParts:
             kind: its type, if it has no line of its own.
 
         Raises:
-            UserError: two of its coding segments overlap, or the genetic code is not a number.
+            UserError: two of its coding segments overlap by more than a ribosome slips back, or the genetic
+                code is not a number.
         """
         segments = self._segments()
         sequence, strand = self._where()
@@ -84,9 +86,14 @@ class TranscriptParts:
                     start, end = min(before.start, segment.start), max(before.end, segment.end)
                     segments[-1] = Segment(start, end, before.phase)
                     continue
-            if before is not None and max(before.start, segment.start) < min(before.end, segment.end):
-                assert feature.place is not None
-                raise feature.place.error(f"two coding segments of {self.name!r} overlap: expected none to")
+            if before is not None:
+                shared = min(before.end, segment.end) - max(before.start, segment.start)
+                if shared > _LONGEST_SLIP:
+                    assert feature.place is not None
+                    raise feature.place.error(
+                        f"two coding segments of {self.name!r} overlap by {shared} bases: expected at most "
+                        f"{_LONGEST_SLIP}, as where a ribosome slips back"
+                    )
             segments.append(segment)
         return segments
 

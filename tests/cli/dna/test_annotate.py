@@ -223,13 +223,24 @@ def test_an_equivariant_run_predicts_the_same_from_either_strand(
     assert not (tmp_path / "even").exists()
 
 
-def test_an_objective_is_no_key_of_an_annotation_recipe(tmp_path: Path, run_command: RunCommand) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.objective", "masked"),
+        ("data.held_out_records", ["chr1"]),
+        ("data.held_out_regions", "regions.bed"),
+    ],
+)
+def test_what_means_nothing_to_annotation_is_refused(
+    tmp_path: Path, run_command: RunCommand, key: str, value: object
+) -> None:
+    section, name = key.split(".")
     values = recipe_values(tmp_path)
-    values["training"]["objective"] = "masked"
+    values[section][name] = value
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     outcome = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml")
     assert outcome.code == 2
-    assert "training.objective" in outcome.err
+    assert key in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 
