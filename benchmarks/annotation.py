@@ -253,12 +253,15 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
     ]
     ends = np.cumsum([share for share, *_ in data.organism.stages]) * seconds
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    start, step, recent, longest = time.process_time(), 0, 0.0, 0
-    while (spent := time.process_time() - start) < seconds:
+    start, step, recent, longest, stage = time.process_time(), 0, 0.0, 0, -1
+    while (spent := time.process_time() - start) < seconds or stage < len(stages) - 1:
+        stage = min(
+            int(np.searchsorted(ends[:-1], spent, side="right")), stage + 1
+        )  # a step of each at least
         for group in optimizer.param_groups:
-            falling = 0.5 + 0.5 * math.cos(math.pi * spent / seconds)
+            falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, spent / seconds))
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * falling
-        batch = stages[np.searchsorted(ends[:-1], spent, side="right")][step]
+        batch = stages[stage][step]
         logits = model(input_ids=batch["input_ids"]).logits
         labels = batch["labels"].flatten()
         total = F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=-100, reduction="sum")
