@@ -255,9 +255,8 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     start, step, recent, longest, stage = time.process_time(), 0, 0.0, 0, -1
     while (spent := time.process_time() - start) < seconds or stage < len(stages) - 1:
-        stage = min(
-            int(np.searchsorted(ends[:-1], spent, side="right")), stage + 1
-        )  # a step of each at least
+        due = int(np.searchsorted(ends[:-1], spent, side="right"))
+        stage = min(due, stage + 1)  # each has a step at least
         for group in optimizer.param_groups:
             falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, spent / seconds))
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * falling
