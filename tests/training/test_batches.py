@@ -8,7 +8,7 @@ from reformer.data.build import build_token_array
 from reformer.data.nucleotides import reverse_complement
 from reformer.data.tokens import TokenArray
 from reformer.errors import UserError
-from reformer.training.batches import TrainingBatches, unwrap_batch
+from reformer.training.batches import TrainingBatches, by_length, unwrap_batch
 from reformer.training.recipe import Stage
 from tests.training.conftest import write_fasta
 
@@ -77,3 +77,9 @@ def test_longer_than_every_record(array: TokenArray) -> None:
 def test_unwrap() -> None:
     batch = {"input_ids": torch.zeros(1)}
     assert unwrap_batch([batch]) is batch
+
+
+def test_batches_by_length_hold_no_more_than_they_may() -> None:
+    assert by_length([5, 2, 9, 2, 3, 20], 9) == [[1, 3, 4], [0], [2], [5]]
+    assert by_length([3, 3], 6) == [[0, 1]]
+    assert by_length([], 6) == []

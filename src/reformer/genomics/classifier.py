@@ -17,6 +17,7 @@ from reformer.errors import UserError
 from reformer.genomics.base_encoding import BaseEncoding
 from reformer.genomics.classification_batches import padded
 from reformer.training.atomic import write_text_atomically
+from reformer.training.batches import by_length
 from reformer.training.json_file import read_json
 from reformer.training.model_folder import find_model_folder, load_without_tokenizer, resolve_device
 
@@ -128,8 +129,8 @@ class Classifier:
         logits = np.zeros((len(array.records), len(self.settings.classes)), dtype=np.float32)
         device = getattr(self.model, "device", "cpu")
         index, number = process
-        for rows in _batches(array.records.lengths)[index::number]:
-            records = [array.records[int(row)] for row in rows]
+        for rows in by_length(array.records.lengths.tolist(), _TOKENS_PER_BATCH)[index::number]:
+            records = [array.records[row] for row in rows]
             windows = [array.window(record.start, record.length) for record in records]
             if other_strand:
                 windows = [reverse_complement(window) for window in windows]
@@ -150,14 +151,3 @@ def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     raised = np.exp(shifted)
     return raised / raised.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
-
-
-def _batches(lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Rows, from short to long, in batches of moderate size."""
-    order = np.argsort(lengths, kind="stable")
-    batches, first = [], 0
-    for place, row in enumerate(order):
-        if place > first and (place + 1 - first) * lengths[row] > _TOKENS_PER_BATCH:
-            batches.append(order[first:place])
-            first = place
-    return [*batches, order[first:]]

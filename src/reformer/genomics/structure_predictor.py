@@ -12,6 +12,7 @@ import numpy.typing as npt
 from reformer.data.proteins import protein_table
 from reformer.errors import UserError
 from reformer.genomics.proteins import Protein
+from reformer.training.batches import by_length
 
 _TOKENS_PER_BATCH = 1 << 14
 _PROTEINS_AT_A_TIME = 256
@@ -60,7 +61,7 @@ class StructurePredictor:
     def probabilities(self, sequences: list[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.float32]]:
         """The probabilities ``[residues, classes]`` of each sequence of token ids ``[residues]``."""
         found: dict[int, npt.NDArray[np.float32]] = {}
-        for numbers in _batches([len(sequence) for sequence in sequences]):
+        for numbers in by_length([len(sequence) for sequence in sequences], _TOKENS_PER_BATCH):
             rows = self._one_batch([sequences[number] for number in numbers])
             found |= {
                 number: row[: len(sequences[number])] for number, row in zip(numbers, rows, strict=True)
@@ -83,15 +84,3 @@ class StructurePredictor:
         with torch.no_grad():
             logits = self.model(input_ids=input_ids, attention_mask=(input_ids != _PAD).long()).logits
         return logits.float().softmax(-1).cpu().numpy()  # type: ignore[no-any-return]
-
-
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """Numbers of sequences, those of like length together, as many as make a batch of moderate size."""
-    batch: list[int] = []
-    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
-        if batch and (len(batch) + 1) * lengths[number] > _TOKENS_PER_BATCH:
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch

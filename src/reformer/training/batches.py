@@ -164,6 +164,19 @@ class TrainingBatches(StagedBatches):
         return np.full(of.steps, length * of.batch_size * self._items_per_step)
 
 
+def by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Numbers of sequences, from short to long, in batches of at most `max_tokens`, padding included.
+
+    A sequence that is longer is a batch by itself.
+    """
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
+        if not batches or (len(batches[-1]) + 1) * lengths[number] > max_tokens:
+            batches.append([])
+        batches[-1].append(number)
+    return batches
+
+
 def unwrap_batch(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """The collator of a data loader whose items are whole batches: it is handed one of them."""
     (batch,) = items
