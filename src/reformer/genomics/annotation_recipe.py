@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -11,13 +10,13 @@ from pydantic import Field
 
 from reformer.genomics.base_encoding import ORF_LENGTHS, BaseEncoding
 from reformer.genomics.classes import RNA_TYPES, ClassScheme, Kind
-from reformer.training.recipe import FilePath, Recipe, Section, TrainingSection, absolute, load_recipe
+from reformer.genomics.recipes import LabelFiles, LabelRecipe, check_label_files, load_over_packaged
+from reformer.training.recipe import TrainingSection
 
 Codon = Annotated[str, Field(pattern="^[ACGT]{3}$")]
-Files = Annotated[list[FilePath], Field(min_length=1)]
 
 
-class AnnotationSection(Section):
+class AnnotationSection(LabelFiles):
     """What the bases of the sequences are.
 
     Attributes:
@@ -33,8 +32,6 @@ class AnnotationSection(Section):
         stops: stop codons of these.
     """
 
-    train: Files
-    eval: dict[str, Files] = {}
     kinds: Annotated[list[Kind], Field(min_length=1)] = ["CDS", "RNA", "UTR", "intron"]
     by_frame: bool = True
     rna_types: list[str] = list(RNA_TYPES)
@@ -50,10 +47,8 @@ class LabelTraining(TrainingSection):
     objective: ClassVar[None] = None  # type: ignore[assignment,misc]
 
 
-class AnnotationRecipe(Recipe):
+class AnnotationRecipe(LabelRecipe):
     """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides."""
-
-    is_decoder: ClassVar[bool] = False
 
     training: LabelTraining
     annotation: AnnotationSection
@@ -74,24 +69,8 @@ class AnnotationRecipe(Recipe):
 
 
 def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> AnnotationRecipe:
-    """Reads and checks a recipe.
-
-    Args:
-        path: the YAML file; None for the one that comes with the library, to which the overrides add files.
-        overrides: `dotted.key=value` strings laid over the file.
-
-    Raises:
-        UserError: one line with the place and what was expected there.
-        OSError: when the file cannot be read.
-    """
-    if path is None:
-        with as_file(files("reformer.genomics") / "annotate.yaml") as packaged:
-            return load_annotation_recipe(packaged, overrides)
-    recipe = load_recipe(path, overrides, AnnotationRecipe)
-    assert isinstance(recipe, AnnotationRecipe)
-    section = recipe.annotation
-    section.train = [absolute(name) for name in section.train]
-    section.eval = {name: [absolute(file) for file in names] for name, names in section.eval.items()}
+    """Reads and checks a recipe; see `load_over_packaged`."""
+    recipe = load_over_packaged(AnnotationRecipe, path, "annotate.yaml", overrides)
     try:
         recipe.scheme  # noqa: B018
     except ValueError as error:
@@ -103,8 +82,5 @@ def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> 
     for key in ("held_out_regions", "held_out_records"):
         if getattr(recipe.data, key):
             raise recipe.error(f"data.{key}", "not for annotation: expected files of their own in data.eval")
-    if missing := recipe.data.eval.keys() ^ section.eval.keys():
-        name = min(missing)
-        has, lacks = ("data", "annotation") if name in recipe.data.eval else ("annotation", "data")
-        raise recipe.error(f"{has}.eval", f"{name!r} is not in {lacks}.eval: expected it in both")
+    check_label_files(recipe, "annotation")
     return recipe

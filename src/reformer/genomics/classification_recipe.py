@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from reformer.genomics.base_encoding import BaseEncoding
-from reformer.training.recipe import Count, FilePath, Recipe, Section, absolute, load_recipe
+from reformer.genomics.recipes import LabelFiles, LabelRecipe, check_label_files, load_over_packaged
+from reformer.training.recipe import Count
 
-Files = Annotated[list[FilePath], Field(min_length=1)]
 
-
-class ClassificationSection(Section):
+class ClassificationSection(LabelFiles):
     """What the sequences are.
 
     Attributes:
@@ -29,22 +27,18 @@ class ClassificationSection(Section):
         kmer: bases that a token of the model stands for.
     """
 
-    train: Files
-    eval: dict[str, Files] = {}
     folds: Annotated[int, Field(ge=0)] = 0
     fold: Annotated[int, Field(ge=0)] = 0
     class_weights: Literal["none", "balanced"] = "none"
     kmer: Annotated[Count, Field(le=8)] = 3
 
 
-class ClassificationRecipe(Recipe):
+class ClassificationRecipe(LabelRecipe):
     """A checked recipe; its model is a `ReformerForSequenceClassification`, which sees both sides.
 
     In its training section, the length of a stage is that of the longest window: longer sequences are read in
     part, another one each time.
     """
-
-    is_decoder: ClassVar[bool] = False
 
     classification: ClassificationSection
 
@@ -55,24 +49,9 @@ class ClassificationRecipe(Recipe):
 
 
 def load_classification_recipe(path: Path | None, overrides: Sequence[str] = ()) -> ClassificationRecipe:
-    """Reads and checks a recipe.
-
-    Args:
-        path: the YAML file; None for the one that comes with the library, to which the overrides add files.
-        overrides: `dotted.key=value` strings laid over the file.
-
-    Raises:
-        UserError: one line with the place and what was expected there.
-        OSError: when the file cannot be read.
-    """
-    if path is None:
-        with as_file(files("reformer.genomics") / "classify.yaml") as packaged:
-            return load_classification_recipe(packaged, overrides)
-    recipe = load_recipe(path, overrides, ClassificationRecipe)
-    assert isinstance(recipe, ClassificationRecipe)
+    """Reads and checks a recipe; see `load_over_packaged`."""
+    recipe = load_over_packaged(ClassificationRecipe, path, "classify.yaml", overrides)
     section = recipe.classification
-    section.train = [absolute(name) for name in section.train]
-    section.eval = {name: [absolute(file) for file in names] for name, names in section.eval.items()}
     if section.folds == 1:
         raise recipe.error(
             "classification.folds", "1: nothing would be left to train on; expected 0, or 2 or more"
@@ -85,8 +64,5 @@ def load_classification_recipe(path: Path | None, overrides: Sequence[str] = ())
         raise recipe.error(
             "data.held_out_regions", "sequences have one label: expected held_out_records or folds"
         )
-    if missing := recipe.data.eval.keys() ^ section.eval.keys():
-        name = min(missing)
-        has, lacks = ("data", "classification") if name in recipe.data.eval else ("classification", "data")
-        raise recipe.error(f"{has}.eval", f"{name!r} is not in {lacks}.eval: expected it in both")
+    check_label_files(recipe, "classification")
     return recipe

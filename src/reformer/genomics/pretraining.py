@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,7 +50,8 @@ def pretraining_recipe(
     Raises:
         UserError: one line, for whatever is wrong with the recipe.
     """
-    from reformer.training.recipe import load_recipe
+    from reformer.genomics.recipes import load_over_packaged
+    from reformer.training.recipe import Recipe
 
     values: dict[str, Any] = {
         "data.train": [str(path) for path in data.genomes],
@@ -67,7 +67,4 @@ def pretraining_recipe(
     if recipe is None and objective == "masked":
         values["model.local_num_chunks_after"] = 1  # a masked model looks both ways
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    if recipe is not None:
-        return load_recipe(recipe, [*given, *overrides])
-    with as_file(files("reformer.genomics") / "pretrain.yaml") as path:
-        return load_recipe(path, [*given, *overrides])
+    return load_over_packaged(Recipe, recipe, "pretrain.yaml", [*given, *overrides])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import as_file, files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +35,10 @@ def quickstart(output_dir: Path, console: Console) -> Path | None:
         UserError: the data's package is not installed, or the run folder is not empty.
     """
     train_file, test_file = yeast_file(TRAIN_FILE), yeast_file(TEST_FILE)
+    from reformer.genomics.recipes import load_over_packaged
     from reformer.training.corpus import open_corpus
     from reformer.training.metrics import peak_memory_bytes
-    from reformer.training.recipe import load_recipe
+    from reformer.training.recipe import Recipe
     from reformer.training.report import write_report
     from reformer.training.run import train
     from reformer.training.trainer import ReformerTrainer  # noqa: F401  (so that the baseline counts it)
@@ -48,8 +48,8 @@ def quickstart(output_dir: Path, console: Console) -> Path | None:
         "data.eval": {TEST_NAME: [str(test_file)]},
         "output_dir": str(output_dir),
     }
-    with as_file(files("reformer.genomics") / "quickstart.yaml") as path:
-        recipe = load_recipe(path, [f"{key}={json.dumps(value)}" for key, value in overrides.items()])
+    given = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    recipe = load_over_packaged(Recipe, None, "quickstart.yaml", given)
     baseline = peak_memory_bytes()
     if train(recipe, console=console).interrupted:
         return None

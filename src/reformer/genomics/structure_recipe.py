@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from reformer.genomics.recipes import LabelRecipe, load_over_packaged
 from reformer.genomics.structures import EIGHT_CLASSES, THREE_CLASSES, Assignment
-from reformer.training.recipe import Recipe, Section, load_recipe
+from reformer.training.recipe import Section
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -40,34 +40,19 @@ class StructureSection(Section):
         return THREE_CLASSES if self.classes == 3 else EIGHT_CLASSES[self.assignment]
 
 
-class StructureRecipe(Recipe):
+class StructureRecipe(LabelRecipe):
     """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides.
 
     In `data`, "train" and "eval" are PDB and mmCIF files, and folders of them; a stage's `length` is that of
     the longest piece of a chain, and "full" means whole chains.
     """
 
-    is_decoder: ClassVar[bool] = False
-
     structure: StructureSection = StructureSection()
 
 
 def load_structure_recipe(path: Path | None, overrides: Sequence[str] = ()) -> StructureRecipe:
-    """Reads and checks a recipe.
-
-    Args:
-        path: the YAML file; None for the one that comes with the library, to which the overrides add files.
-        overrides: `dotted.key=value` strings laid over the file.
-
-    Raises:
-        UserError: one line with the place and what was expected there.
-        OSError: when the file cannot be read.
-    """
-    if path is None:
-        with as_file(files("reformer.genomics") / "structure.yaml") as packaged:
-            return load_structure_recipe(packaged, overrides)
-    recipe = load_recipe(path, overrides, StructureRecipe)
-    assert isinstance(recipe, StructureRecipe)
+    """Reads and checks a recipe; see `load_over_packaged`."""
+    recipe = load_over_packaged(StructureRecipe, path, "structure.yaml", overrides)
     for key in ("held_out_regions", "held_out_records"):
         if getattr(recipe.data, key):
             raise recipe.error(f"data.{key}", "not for structures; expected structure.held_out or data.eval")

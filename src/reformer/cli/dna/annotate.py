@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from reformer.cli.dna.overrides import Overrides, RecipeFile, Resume, RunFolder, recipe_and_overrides
 from reformer.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Say what each base of a genome is, and where its genes are.")
@@ -12,15 +13,8 @@ app = typer.Typer(no_args_is_help=True, help="Say what each base of a genome is,
 
 @app.command()
 def train(
-    recipe: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RECIPE", help="The recipe, a YAML file; without one, name files.", show_default=False
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over the recipe's.")
-    ] = None,
+    recipe: RecipeFile = None,
+    overrides: Overrides = None,
     genome: Annotated[
         list[Path] | None, typer.Option(help="FASTA to train on; may be repeated.", show_default=False)
     ] = None,
@@ -28,26 +22,20 @@ def train(
         list[Path] | None,
         typer.Option(help="Its annotation (GFF3, GTF, GenBank); may be repeated.", show_default=False),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder.", show_default=False)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")] = False,
+    out: RunFolder = None,
+    resume: Resume = False,
 ) -> None:
     """Train a model on genomes and their annotations, and leave a run folder.
 
     Either a RECIPE, or --genome, --genes and --out, which are laid over the recipe of the library.
     """
-    from reformer.cli.dna.overrides import as_overrides
     from reformer.genomics.annotation_recipe import load_annotation_recipe
     from reformer.genomics.annotation_training import AnnotationTask
     from reformer.training.run import train as train_run
 
-    words = list(overrides or ())
-    if recipe is not None and "=" in str(recipe):  # KEY=VALUE where no recipe is given
-        words.insert(0, str(recipe))
-        recipe = None
-    if recipe is None and not (genome and genes and out):
-        raise UserError("expected a recipe, or --genome, --genes and --out")
-    named = as_overrides({"data.train": genome, "annotation.train": genes}, out)
-    loaded = load_annotation_recipe(recipe, named + words)
+    named = {"data.train": ("--genome", genome), "annotation.train": ("--genes", genes)}
+    path, given = recipe_and_overrides(recipe, overrides, named, out)
+    loaded = load_annotation_recipe(path, given)
     if train_run(loaded, resume=resume, task=AnnotationTask(loaded)).interrupted:
         raise typer.Exit(130)
 

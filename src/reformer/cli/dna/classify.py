@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from reformer.errors import UserError
+from reformer.cli.dna.overrides import Overrides, RecipeFile, Resume, RunFolder, recipe_and_overrides
 
 app = typer.Typer(no_args_is_help=True, help="Say what sequences are: a label for each, such as a function.")
 
@@ -36,15 +36,8 @@ def extract(
 
 @app.command()
 def train(
-    recipe: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RECIPE", help="The recipe, a YAML file; without one, name files.", show_default=False
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over the recipe's.")
-    ] = None,
+    recipe: RecipeFile = None,
+    overrides: Overrides = None,
     sequences: Annotated[
         list[Path] | None, typer.Option(help="FASTA to train on; may be repeated.", show_default=False)
     ] = None,
@@ -52,26 +45,20 @@ def train(
         list[Path] | None,
         typer.Option(help="Their labels: name, tab, label; may be repeated.", show_default=False),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder.", show_default=False)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")] = False,
+    out: RunFolder = None,
+    resume: Resume = False,
 ) -> None:
     """Train a model on labelled sequences, a part of which is held out, and leave a run folder.
 
     Either a RECIPE, or --sequences, --labels and --out, which are laid over the recipe of the library.
     """
-    from reformer.cli.dna.overrides import as_overrides
     from reformer.genomics.classification_recipe import load_classification_recipe
     from reformer.genomics.classification_training import ClassificationTask
     from reformer.training.run import train as train_run
 
-    words = list(overrides or ())
-    if recipe is not None and "=" in str(recipe):  # KEY=VALUE where no recipe is given
-        words.insert(0, str(recipe))
-        recipe = None
-    if recipe is None and not (sequences and labels and out):
-        raise UserError("expected a recipe, or --sequences, --labels and --out")
-    named = as_overrides({"data.train": sequences, "classification.train": labels}, out)
-    loaded = load_classification_recipe(recipe, named + words)
+    named = {"data.train": ("--sequences", sequences), "classification.train": ("--labels", labels)}
+    path, given = recipe_and_overrides(recipe, overrides, named, out)
+    loaded = load_classification_recipe(path, given)
     if train_run(loaded, resume=resume, task=ClassificationTask(loaded)).interrupted:
         raise typer.Exit(130)
 

@@ -1,11 +1,52 @@
-"""Options that name files, as overrides of a recipe."""
+"""How the commands that train take a recipe: a file, values over it, and options that name files."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reformer.errors import UserError
+
+RecipeFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RECIPE", help="The recipe, a YAML file; without one, name files.", show_default=False
+    ),
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over the recipe's.")]
+RunFolder = Annotated[Path | None, typer.Option(help="The run folder.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")]
 
 
-def as_overrides(files: Mapping[str, list[Path] | None], out: Path | None) -> list[str]:
-    """`key=value` for each key that files are given for, and for the run folder."""
-    named = [f"{key}={json.dumps([str(file) for file in given])}" for key, given in files.items() if given]
-    return named + ([f"output_dir={json.dumps(str(out))}"] if out is not None else [])
+def recipe_and_overrides(
+    recipe: Path | None,
+    overrides: list[str] | None,
+    files: Mapping[str, tuple[str, list[Path] | None]],
+    out: Path | None,
+) -> tuple[Path | None, list[str]]:
+    """The recipe's file, None for that of the library, and what is laid over it.
+
+    Args:
+        recipe: a file, or the first KEY=VALUE where no recipe is given.
+        overrides: the others.
+        files: what each option gives, by the key of the recipe: the option's name and its files.
+        out: the run folder.
+
+    Raises:
+        UserError: neither a recipe nor all that the one of the library needs.
+    """
+    words = list(overrides or ())
+    if recipe is not None and "=" in str(recipe):
+        words.insert(0, str(recipe))
+        recipe = None
+    if recipe is None and not (out and all(given for _, given in files.values())):
+        *options, last = [*(option for option, _ in files.values()), "--out"]
+        raise UserError(f"expected a recipe, or {', '.join(options)} and {last}")
+    named = [
+        f"{key}={json.dumps([str(path) for path in given])}" for key, (_, given) in files.items() if given
+    ]
+    if out is not None:
+        named.append(f"output_dir={json.dumps(str(out))}")
+    return recipe, named + words
