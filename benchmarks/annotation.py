@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.bench.machine import describe_machine
-from reformer.genomics.classes import Kind
+from reformer.genomics.annotation.classes import Kind
 
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY = 6e-3, 20, 0.01
 
@@ -115,11 +115,11 @@ class Data:
 
 
 def open_data(organism: Organism) -> Data:
-    from reformer.genomics.annotation_data import LabelledSequences
-    from reformer.genomics.annotator import AnnotationSettings
+    from reformer.genomics.annotation.annotator import AnnotationSettings
+    from reformer.genomics.annotation.classes import ClassScheme
+    from reformer.genomics.annotation.data import LabelledSequences
+    from reformer.genomics.annotation.grammar import Grammar
     from reformer.genomics.base_encoding import BaseEncoding
-    from reformer.genomics.classes import ClassScheme
-    from reformer.genomics.grammar import Grammar
     from reformer.training.corpus import open_corpus
 
     scheme = ClassScheme(organism.kinds)
@@ -159,7 +159,8 @@ def reformer(attn_layers: Sequence[str]) -> Callable[[int, int], Any]:
 
         from reformer import ReformerConfig, ReformerForTokenClassification
 
-        fields = yaml.safe_load((files("reformer.genomics") / "annotate.yaml").read_text())["model"]
+        recipe = files("reformer.genomics.annotation") / "annotate.yaml"
+        fields = yaml.safe_load(recipe.read_text())["model"]
         fields |= {"attn_layers": list(attn_layers), "vocab_size": vocab_size}
         labels = {number: str(number) for number in range(num_classes)}
         return ReformerForTokenClassification(ReformerConfig(**fields, id2label=labels))
@@ -232,8 +233,8 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
     import torch
     from torch.nn import functional as F
 
-    from reformer.genomics.annotation_training import AnnotationBatches
-    from reformer.genomics.annotator import Annotator
+    from reformer.genomics.annotation.annotator import Annotator
+    from reformer.genomics.annotation.training import AnnotationBatches
     from reformer.training.recipe import Stage
 
     torch.manual_seed(seed)
@@ -343,8 +344,8 @@ def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:
 
 def score(data: Data, probabilities: list[npt.NDArray[np.floating]], settings: Any) -> dict[str, Any]:
     """The genes that probabilities are decoded to, and how right bases and genes are."""
-    from reformer.genomics.annotate_command import final_labels
-    from reformer.genomics.annotation_metrics import ClassCounts, gene_scores
+    from reformer.genomics.annotation.command import final_labels
+    from reformer.genomics.annotation.metrics import ClassCounts, gene_scores
     from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 
     test = data.test
@@ -373,7 +374,7 @@ def score(data: Data, probabilities: list[npt.NDArray[np.floating]], settings: A
 
 def group_scores(organism: Organism, scheme: Any, confusion: npt.NDArray[np.floating]) -> dict[str, Any]:
     """Precision, recall and F1 per base of each group of classes."""
-    from reformer.genomics.annotation_metrics import Score
+    from reformer.genomics.annotation.metrics import Score
 
     scores = {}
     for name, beginnings in organism.groups.items():

@@ -61,7 +61,7 @@ def download(folder: Path) -> Path:
 
 def open_data(path: Path) -> Data:
     """Reads the contigs and holds some out."""
-    from reformer.genomics.genbank import read_genbank
+    from reformer.genomics.formats.genbank import read_genbank
 
     records = sorted(read_genbank(path), key=lambda record: -len(record.letters))
     is_test = [number % HELD_OUT_EVERY == HELD_OUT_EVERY // 2 for number in range(len(records))]
@@ -90,7 +90,7 @@ def _split(records: Iterable[Any]) -> tuple[list[Any], list[Any]]:
 
 def score(data: Data, called: Sequence[Any]) -> dict[str, Any]:
     """Scores of whole genes."""
-    from reformer.genomics.annotation_metrics import gene_scores
+    from reformer.genomics.annotation.metrics import gene_scores
 
     whole, others = _split(data.test)
 
@@ -106,10 +106,10 @@ def score(data: Data, called: Sequence[Any]) -> dict[str, Any]:
 
 def reformer(data: Data, seed: int, steps: int, folder: Path) -> tuple[list[Any], dict[str, Any]]:
     """Trains as `dna annotate train` does and calls genes as `dna annotate predict` does."""
-    from reformer.genomics.annotate import Windows, annotate_record, called_genes
-    from reformer.genomics.annotation_recipe import load_annotation_recipe
-    from reformer.genomics.annotation_training import AnnotationTask
-    from reformer.genomics.annotator import Annotator
+    from reformer.genomics.annotation.annotate import Windows, annotate_record, called_genes
+    from reformer.genomics.annotation.annotator import Annotator
+    from reformer.genomics.annotation.recipe import load_annotation_recipe
+    from reformer.genomics.annotation.training import AnnotationTask
     from reformer.training.corpus import open_corpus
     from reformer.training.run import train
 
@@ -171,15 +171,15 @@ def pyrodigal(data: Data, *, meta: bool) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _gene(sequence: str, start: int, end: int, strand: Any, number: int) -> Any:
-    from reformer.genomics.gene_calls import CalledGene
+    from reformer.genomics.annotation.gene_calls import CalledGene
 
     return CalledGene(strand, ((start, end),), 0.0).gene(sequence, f"p{number}")
 
 
 def _write(records: Sequence[Any], folder: Path) -> tuple[Path, Path]:
     """FASTA and GFF3 of records; without genes that read some bases twice, which GFF3's reader refuses."""
+    from reformer.genomics.formats.gff3 import write_gff3
     from reformer.genomics.genes import gene_features
-    from reformer.genomics.gff3 import write_gff3
 
     folder.mkdir(parents=True, exist_ok=True)
     genome, genes = folder / "genome.fa", folder / "genes.gff3"

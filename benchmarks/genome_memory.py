@@ -58,11 +58,11 @@ def write_models(folder: Path) -> dict[str, Path]:
 
     from reformer import ReformerConfig, ReformerForMaskedLM, ReformerForTokenClassification
     from reformer.data.tokenizers import NucleotideTokenizer
-    from reformer.genomics.annotator import AnnotationSettings
+    from reformer.genomics.annotation.annotator import AnnotationSettings
+    from reformer.genomics.annotation.classes import ClassScheme
+    from reformer.genomics.annotation.coding_model import CodingModel
+    from reformer.genomics.annotation.grammar import Grammar
     from reformer.genomics.base_encoding import BaseEncoding
-    from reformer.genomics.classes import ClassScheme
-    from reformer.genomics.coding_model import CodingModel
-    from reformer.genomics.grammar import Grammar
 
     torch.manual_seed(0)
     scheme, encoding = ClassScheme(("CDS",)), BaseEncoding()

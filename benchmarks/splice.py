@@ -90,7 +90,7 @@ def download(folder: Path) -> Path:
 
 def open_data(path: Path, folder: Path) -> Data:
     """Reads KEEL's table: 60 letters and a class in a line."""
-    from reformer.genomics.classification_data import deal, sequence_groups
+    from reformer.genomics.classification.data import deal, sequence_groups
     from reformer.training.corpus import open_corpus
 
     rows = [
@@ -109,7 +109,7 @@ def open_data(path: Path, folder: Path) -> Data:
 
 def recipe_of(folder: Path, files: tuple[Path, Path], seed: int, epochs: int) -> Any:
     """The recipe for a fold's training files."""
-    from reformer.genomics.classification_recipe import load_classification_recipe
+    from reformer.genomics.classification.recipe import load_classification_recipe
 
     steps = epochs * max(files[1].read_text().count("\n") // BATCH, 1)
     return load_classification_recipe(
@@ -127,8 +127,8 @@ def recipe_of(folder: Path, files: tuple[Path, Path], seed: int, epochs: int) ->
 
 def reformer(recipe: Any) -> Any:
     """Trains as the command does."""
-    from reformer.genomics.classification_training import ClassificationTask
-    from reformer.genomics.classifier import Classifier
+    from reformer.genomics.classification.classifier import Classifier
+    from reformer.genomics.classification.training import ClassificationTask
     from reformer.training.run import train
 
     result = train(recipe, task=ClassificationTask(recipe))
@@ -141,8 +141,8 @@ def cnn(recipe: Any) -> Any:
     from torch import nn
     from torch.nn import functional as F
 
-    from reformer.genomics.classification_training import ClassificationTask
-    from reformer.genomics.classifier import ClassificationSettings, Classifier
+    from reformer.genomics.classification.classifier import ClassificationSettings, Classifier
+    from reformer.genomics.classification.training import ClassificationTask
 
     task = ClassificationTask(recipe)
     data = task.open_data(recipe)
@@ -188,8 +188,8 @@ CONTENDERS = {"reformer": reformer, "cnn": cnn}
 
 def measure(name: str, data: Data, fold: int, seed: int, epochs: int) -> dict[str, Any]:
     """Trains on all but one fold and scores on that."""
-    from reformer.genomics.classification_metrics import Classified
-    from reformer.genomics.label_files import read_labels, targets
+    from reformer.genomics.classification.metrics import Classified
+    from reformer.genomics.formats.label_files import read_labels, targets
     from reformer.training.corpus import open_corpus
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -42,7 +42,8 @@ def reformer(attn_layers: Sequence[str] | None = None) -> Build:
 
         from reformer import ReformerConfig, ReformerForTokenClassification
 
-        fields = yaml.safe_load((files("reformer.genomics") / "structure.yaml").read_text())["model"]
+        recipe = files("reformer.genomics.structure") / "structure.yaml"
+        fields = yaml.safe_load(recipe.read_text())["model"]
         fields |= {"attn_layers": list(attn_layers)} if attn_layers else {}
         config = ReformerConfig(
             **fields, vocab_size=vocab_size, pad_token_id=0, id2label=dict(enumerate(CLASSES))
@@ -99,7 +100,7 @@ def folds_of(cluster_of: Sequence[int], num_folds: int, seed: int) -> list[set[i
 def split(data: Any, num_folds: int, seed: int, identity: float) -> Iterator[Any]:
     """The data of each fold, its chains held out under the name "test"."""
     from reformer.data.tokenizers import tokenizer_for
-    from reformer.genomics.protein_clusters import clusters
+    from reformer.genomics.structure.protein_clusters import clusters
 
     tokenizer, records = tokenizer_for(data.train), list(data.train.records)
     proteins = [str(tokenizer.decode(data.train.window(r.start, r.length))) for r in records]
@@ -114,7 +115,7 @@ def train(build: Build, data: Any, recipe: Any, seed: int) -> tuple[Any, dict[st
     import torch
     from torch.nn import functional as F
 
-    from reformer.genomics.structure_training import StructureBatches
+    from reformer.genomics.structure.training import StructureBatches
 
     torch.manual_seed(seed)
     training = recipe.training
@@ -144,15 +145,15 @@ def train(build: Build, data: Any, recipe: Any, seed: int) -> tuple[Any, dict[st
 
 
 def evaluate(model: Any, data: Any) -> list[Any]:
-    from reformer.genomics.structure_predictor import StructurePredictor
-    from reformer.genomics.structure_training import evaluate_chains
+    from reformer.genomics.structure.predictor import StructurePredictor
+    from reformer.genomics.structure.training import evaluate_chains
 
     return evaluate_chains(StructurePredictor(model), data, "test")[1]
 
 
 def majority(data: Any) -> list[Any]:
-    from reformer.genomics.structure_data import NO_LABEL
-    from reformer.genomics.structure_metrics import ChainResult
+    from reformer.genomics.structure.data import NO_LABEL
+    from reformer.genomics.structure.metrics import ChainResult
 
     def labels(array: Any) -> list[Any]:
         found = [data.labels[r.start : r.start + r.length] for r in array.records]
@@ -204,8 +205,8 @@ def main() -> None:
     arguments = parser.parse_args()
     import torch
 
-    from reformer.genomics.structure_data import StructureData
-    from reformer.genomics.structure_recipe import load_structure_recipe
+    from reformer.genomics.structure.data import StructureData
+    from reformer.genomics.structure.recipe import load_structure_recipe
 
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)

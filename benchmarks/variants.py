@@ -25,8 +25,8 @@ import yaml
 from benchmarks.variant_classes import VariantMaker, write_vcf
 from reformer.bench.machine import describe_machine
 from reformer.cli import main as reformer
-from reformer.genomics.annotation import read_genes
 from reformer.genomics.coordinates import Interval
+from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.genome import Genome
 from reformer.genomics.quickstart import TEST_FILE, TRAIN_FILE, yeast_file
 from reformer.training.atomic import write_text_atomically

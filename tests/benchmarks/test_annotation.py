@@ -17,11 +17,11 @@ from benchmarks.annotation import (
 )
 
 from reformer.data.build import build_token_array
-from reformer.genomics.annotation_data import LabelledSequences
-from reformer.genomics.annotator import AnnotationSettings
+from reformer.genomics.annotation.annotator import AnnotationSettings
+from reformer.genomics.annotation.classes import ClassScheme
+from reformer.genomics.annotation.data import LabelledSequences
+from reformer.genomics.annotation.grammar import Grammar
 from reformer.genomics.base_encoding import BaseEncoding
-from reformer.genomics.classes import ClassScheme
-from reformer.genomics.grammar import Grammar
 from tests.cli.dna.test_annotate import write_genome
 
 

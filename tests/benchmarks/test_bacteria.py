@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks import bacteria
-from reformer.genomics.genbank import GenBankRecord
+from reformer.genomics.formats.genbank import GenBankRecord
 
 LETTERS = "GTGAAATAG" + "C" * 11 + "CTATTTCAT" + "A" * 11 + "ATGAAAAAATAA" + "G" * 8
 
@@ -28,7 +28,7 @@ def test_only_whole_genes_count(data: bacteria.Data) -> None:
 
 
 def test_files_of_records_are_read_back(data: bacteria.Data, tmp_path) -> None:
-    from reformer.genomics.annotation import read_genes
+    from reformer.genomics.formats.annotation import read_genes
 
     genome, genes = bacteria._write(data.test, tmp_path)
     assert genome.read_text() == f">c\n{LETTERS}\n"

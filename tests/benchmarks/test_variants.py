@@ -6,8 +6,8 @@ from benchmarks.variant_classes import VariantMaker
 from benchmarks.variants import ANNOTATION, GENOME, NUMBERS, auroc, compare
 from Bio.Seq import Seq
 
-from reformer.genomics.annotation import read_genes
 from reformer.genomics.coordinates import Interval, reverse_complement
+from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.genome import Genome
 from reformer.genomics.quickstart import yeast_file
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from reformer.data.nucleotides import nucleotide_table
+from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.base_encoding import (
     LETTER_OF_TOKEN,
     BaseEncoding,
@@ -11,7 +12,6 @@ from reformer.genomics.base_encoding import (
     known_bases,
     moved_frames,
 )
-from reformer.genomics.classes import ClassScheme
 from reformer.genomics.coordinates import reverse_complement
 
 SCHEME = ClassScheme()

@@ -8,12 +8,18 @@ import pytest
     ("library", "call"),
     [
         ("pysam", "from reformer.genomics.genome import Genome; Genome('x.fa')"),
-        ("pysam", "from reformer.genomics.variants import read_variants; list(read_variants('x.vcf'))"),
-        ("Bio", "from reformer.genomics.genbank import read_genbank; list(read_genbank('x.gb'))"),
-        ("gemmi", "from reformer.genomics.structures import read_structure; read_structure('x.pdb')"),
-        ("pybigtools", "from reformer.genomics.tracks import write_bigwig; write_bigwig('x', {}, [])"),
-        ("pyarrow", "from reformer.genomics.tables import write_parquet; write_parquet('x', [])"),
-        ("h5py", "from reformer.genomics.tables import write_hdf5; write_hdf5('x', [])"),
+        (
+            "pysam",
+            "from reformer.genomics.variants.vcf import read_variants; list(read_variants('x.vcf'))",
+        ),
+        ("Bio", "from reformer.genomics.formats.genbank import read_genbank; list(read_genbank('x.gb'))"),
+        ("gemmi", "from reformer.genomics.formats.structures import read_structure; read_structure('x.pdb')"),
+        (
+            "pybigtools",
+            "from reformer.genomics.formats.tracks import write_bigwig; write_bigwig('x', {}, [])",
+        ),
+        ("pyarrow", "from reformer.genomics.formats.tables import write_parquet; write_parquet('x', [])"),
+        ("h5py", "from reformer.genomics.formats.tables import write_hdf5; write_hdf5('x', [])"),
     ],
 )
 def test_a_missing_library_is_named_with_its_extra(library, call):

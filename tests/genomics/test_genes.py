@@ -8,10 +8,10 @@ from Bio.Seq import Seq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reformer.genomics.annotation import read_genes
 from reformer.genomics.coordinates import Interval
+from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.formats.gff3 import write_gff3
 from reformer.genomics.genes import Segment, gene_features, phases, spliced
-from reformer.genomics.gff3 import write_gff3
 
 YEAST = {"ScerR64_I": 94, "SkudIFO1802_1": 88, "SmikIFO1815_1": 92}
 FLY = {"DmelanDM6_4": 298, "DsecheASM438219v2_4": 354}

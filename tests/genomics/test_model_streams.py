@@ -14,8 +14,8 @@ import numpy as np
 from reformer.data.tokenizers import NucleotideTokenizer
 from reformer.genomics.embedding import Embedder, stretches, write_embeddings
 from reformer.genomics.genome import Genome
-from reformer.genomics.likelihood import likelihood_of
-from reformer.genomics.scoring import write_likelihood_ratios
+from reformer.genomics.variants.likelihood import likelihood_of
+from reformer.genomics.variants.scoring import write_likelihood_ratios
 from reformer import ReformerConfig, ReformerForCausalLM
 
 kind, size, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])

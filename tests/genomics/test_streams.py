@@ -9,14 +9,14 @@ import pytest
 _CHILD = r"""
 import sys
 import numpy as np
-import reformer.genomics.tables as tables
-from reformer.genomics.bed import Region, read_bed, write_bed
+import reformer.genomics.formats.tables as tables
+from reformer.genomics.formats.bed import Region, read_bed, write_bed
 from reformer.genomics.coordinates import Interval
-from reformer.genomics.features import Feature
+from reformer.genomics.formats.features import Feature
 from reformer.genomics.genome import Genome
-from reformer.genomics.gff3 import read_gff3, write_gff3
-from reformer.genomics.tracks import write_bigwig
-from reformer.genomics.variants import InfoField, Scored, write_scored_variants
+from reformer.genomics.formats.gff3 import read_gff3, write_gff3
+from reformer.genomics.formats.tracks import write_bigwig
+from reformer.genomics.variants.vcf import InfoField, Scored, write_scored_variants
 
 kind, size, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3] + "/"
 rng = np.random.default_rng(0)

@@ -4,9 +4,9 @@ import pytest
 
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval, reverse_complement
+from reformer.genomics.formats.proteins import Protein, read_proteins
 from reformer.genomics.genes import Gene, Segment, Transcript
 from reformer.genomics.genome import Genome
-from reformer.genomics.proteins import Protein, read_proteins
 from reformer.genomics.translation import translate, translate_file, translated
 
 

@@ -12,8 +12,8 @@ import pybigtools
 import pysam
 import pytest
 
-from reformer.genomics.annotation import read_genes
-from reformer.genomics.proteins import read_proteins
+from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.formats.proteins import read_proteins
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial-genomics.md"
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.data.vocabularies import NUCLEOTIDES, vocabulary
-from reformer.genomics.classes import ClassScheme, Labels
+from reformer.genomics.annotation.classes import ClassScheme, Labels
 
 Ints = npt.NDArray[np.int64]
 

@@ -13,12 +13,12 @@ import torch
 
 from reformer.data.vocabularies import LowerCase
 from reformer.errors import UserError
-from reformer.genomics.bed import read_bed
 from reformer.genomics.coordinates import Interval
+from reformer.genomics.formats.bed import read_bed
+from reformer.genomics.formats.tables import Batch, write_hdf5, write_parquet
 from reformer.genomics.genome import Genome
 from reformer.genomics.names import check_names
 from reformer.genomics.strands import StrandedSequence, TokenIds
-from reformer.genomics.tables import Batch, write_hdf5, write_parquet
 from reformer.training.atomic import check_writable
 
 Pooling = Literal["mean", "last", "per-base"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reformer.genomics.coordinates import Interval, Strand, reverse_complement
-from reformer.genomics.features import Feature, Phase
+from reformer.genomics.formats.features import Feature, Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from reformer.data.sources import SourceFile, SourceReader
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.extras import require
-from reformer.genomics.htslib import silent_htslib
+from reformer.genomics.formats.htslib import silent_htslib
 
 _GZIP_MAGIC = b"\x1f\x8b"
 

@@ -41,7 +41,7 @@ def load_over_packaged(
     Args:
         kind: its class.
         path: the YAML file; None for the packaged one, to which the overrides add files.
-        packaged: name of the file that comes with the library.
+        packaged: the file that comes with the library, from the folder of this package.
         overrides: `dotted.key=value` strings laid over the file.
 
     Raises:

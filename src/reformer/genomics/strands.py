@@ -11,9 +11,9 @@ import numpy.typing as npt
 from reformer.data.nucleotides import EXPECTED_LETTERS, NOT_A_NUCLEOTIDE, nucleotide_table
 from reformer.data.vocabularies import LowerCase, vocabulary
 from reformer.errors import UserError
-from reformer.genomics.changes import Change
 from reformer.genomics.coordinates import Interval, Strand
 from reformer.genomics.genome import Genome
+from reformer.genomics.variants.changes import Change
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

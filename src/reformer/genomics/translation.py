@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from reformer.errors import UserError
-from reformer.genomics.annotation import read_genes
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.extras import require
+from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.formats.proteins import Protein, write_proteins
 from reformer.genomics.genes import Gene, Transcript, phases
 from reformer.genomics.genome import Genome
 from reformer.genomics.names import check_names
-from reformer.genomics.proteins import Protein, write_proteins
 from reformer.training.atomic import check_writable
 
 _STOP, _UNKNOWN = "*", "X"

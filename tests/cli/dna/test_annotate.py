@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from reformer.cli import main
-from reformer.genomics.annotation import read_genes
 from reformer.genomics.coordinates import reverse_complement
+from reformer.genomics.formats.annotation import read_genes
 from tests.cli.conftest import RunCommand
 from tests.training.conftest import TINY_MODEL
 
@@ -92,8 +92,8 @@ def test_a_run_leaves_a_model_metrics_and_a_report(annotation_run: Path) -> None
 
 
 def test_a_run_resumes_with_the_same_losses(annotation_run: Path, tmp_path: Path) -> None:
-    from reformer.genomics.annotation_recipe import load_annotation_recipe
-    from reformer.genomics.annotation_training import AnnotationTask, AnnotationTrainer
+    from reformer.genomics.annotation.recipe import load_annotation_recipe
+    from reformer.genomics.annotation.training import AnnotationTask, AnnotationTrainer
     from reformer.training.run import train
 
     recipe = load_annotation_recipe(
@@ -196,7 +196,7 @@ def test_an_equivariant_run_predicts_the_same_from_either_strand(
 ) -> None:
     from reformer.data.build import build_token_array
     from reformer.data.nucleotides import reverse_complement as other_strand
-    from reformer.genomics.annotator import Annotator
+    from reformer.genomics.annotation.annotator import Annotator
 
     values = recipe_values(tmp_path)
     values["model"]["rc_equivariant"] = True

@@ -89,8 +89,8 @@ def test_a_run_leaves_a_model_metrics_and_a_report(classification_run: Path) -> 
 
 
 def test_a_run_resumes_with_the_same_losses(classification_run: Path, tmp_path: Path) -> None:
-    from reformer.genomics.classification_recipe import load_classification_recipe
-    from reformer.genomics.classification_training import ClassificationTask, ClassificationTrainer
+    from reformer.genomics.classification.recipe import load_classification_recipe
+    from reformer.genomics.classification.training import ClassificationTask, ClassificationTrainer
     from reformer.training.run import train
 
     recipe = load_classification_recipe(

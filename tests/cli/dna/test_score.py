@@ -11,7 +11,7 @@ import numpy as np
 import pysam
 import pytest
 
-from reformer.genomics import scoring
+from reformer.genomics.variants import scoring
 from tests.cli.conftest import RunCommand
 from tests.training.conftest import write_fasta
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from reformer.cli import main
-from reformer.genomics.proteins import read_proteins
+from reformer.genomics.formats.proteins import read_proteins
 from tests.genomics.made_structures import made_chain, write_chains
-from tests.genomics.test_protein_clusters import random_protein
+from tests.genomics.structure.test_protein_clusters import random_protein
 from tests.training.conftest import TINY_MODEL
 
 TINY = [

@@ -29,8 +29,8 @@ def train(
 
     Either a RECIPE, or --genome, --genes and --out, which are laid over the recipe of the library.
     """
-    from reformer.genomics.annotation_recipe import load_annotation_recipe
-    from reformer.genomics.annotation_training import AnnotationTask
+    from reformer.genomics.annotation.recipe import load_annotation_recipe
+    from reformer.genomics.annotation.training import AnnotationTask
     from reformer.training.run import train as train_run
 
     named = {"data.train": ("--genome", genome), "annotation.train": ("--genes", genes)}
@@ -67,8 +67,8 @@ def predict(
 
     Records are read whole, one after the other; one that is longer than the window, in windows that overlap.
     """
-    from reformer.genomics.annotate import Windows
-    from reformer.genomics.annotate_command import Options, annotate
+    from reformer.genomics.annotation.annotate import Windows
+    from reformer.genomics.annotation.command import Options, annotate
 
     try:
         windows = Windows(window, overlap)

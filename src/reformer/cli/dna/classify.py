@@ -28,7 +28,7 @@ def extract(
     at_least: Annotated[int, typer.Option(help="Leave out labels of fewer sequences.", min=2)] = 2,
 ) -> None:
     """Make sequences.fa and labels.tsv of the features of an annotation, to train on."""
-    from reformer.genomics.labelled_features import Choice, extract_labelled
+    from reformer.genomics.classification.labelled_features import Choice, extract_labelled
 
     for line in extract_labelled(annotation, genome, out, Choice.of(label, features, at_least)):
         print(line)
@@ -52,8 +52,8 @@ def train(
 
     Either a RECIPE, or --sequences, --labels and --out, which are laid over the recipe of the library.
     """
-    from reformer.genomics.classification_recipe import load_classification_recipe
-    from reformer.genomics.classification_training import ClassificationTask
+    from reformer.genomics.classification.recipe import load_classification_recipe
+    from reformer.genomics.classification.training import ClassificationTask
     from reformer.training.run import train as train_run
 
     named = {"data.train": ("--sequences", sequences), "classification.train": ("--labels", labels)}
@@ -79,7 +79,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Label sequences: predictions.tsv, probabilities.tsv, report.html; with --labels, how right they are."""
-    from reformer.genomics.classify_command import Options, classify
+    from reformer.genomics.classification.command import Options, classify
 
     for line in classify(model, sequences, out, Options(labels, top, both_strands), device):
         print(line)

@@ -39,14 +39,14 @@ def score(
     masked model sees half a window on either side, and the changed bases, masked, count.
     """
     from reformer.genomics.genome import Genome
-    from reformer.genomics.likelihood import likelihood_of
-    from reformer.genomics.scoring import (
+    from reformer.genomics.strands import model_lower_case
+    from reformer.genomics.variants.likelihood import likelihood_of
+    from reformer.genomics.variants.scoring import (
         check_output,
         check_variants,
         check_window,
         write_likelihood_ratios,
     )
-    from reformer.genomics.strands import model_lower_case
     from reformer.training.model_folder import load_language_model
     from reformer.training.progress import progress_bar
 

@@ -26,8 +26,8 @@ def train(
     Either a RECIPE, or --structures and --out, which are laid over the recipe of the library. A fifth of the
     chains is held out, none of them similar to one in training; the report says how well they are predicted.
     """
-    from reformer.genomics.structure_command import train_structure
-    from reformer.genomics.structure_recipe import load_structure_recipe
+    from reformer.genomics.structure.command import train_structure
+    from reformer.genomics.structure.recipe import load_structure_recipe
 
     named = {"data.train": ("--structures", structures)}
     path, given = recipe_and_overrides(recipe, overrides, named, out)
@@ -48,6 +48,6 @@ def predict(
 
     Classes: H helix, E strand, C coil; of 8 also G 3-10 helix, I pi helix, B bridge, T turn, S bend.
     """
-    from reformer.genomics.structure_command import predict_structure
+    from reformer.genomics.structure.command import predict_structure
 
     print(f"{out}: {predict_structure(model, proteins, out, device):,} proteins")

@@ -1,0 +1,156 @@
+"""A trained model that says what each base is, with all that its probabilities are read by."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer.data.nucleotides import reverse_complement
+from reformer.errors import UserError
+from reformer.genomics.annotation.classes import ClassScheme
+from reformer.genomics.annotation.coding_model import CodingModel
+from reformer.genomics.annotation.gene_calls import GeneDecoder
+from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.base_encoding import BaseEncoding, by_frame
+from reformer.training.atomic import write_text_atomically
+from reformer.training.json_file import read_json
+from reformer.training.model_folder import find_model_folder, load_without_tokenizer, resolve_device
+
+SETTINGS_FILE = "annotation.json"
+_FORMAT = "reformer annotation"
+_TOKENS_PER_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class AnnotationSettings:
+    """What a model's tokens and classes are, and what the genes that it was trained on look like.
+
+    Attributes:
+        scheme: the classes.
+        encoding: the tokens.
+        grammar: of the genes; None where the classes cannot be decoded.
+        coding: codon statistics of the genes; None likewise.
+    """
+
+    scheme: ClassScheme
+    encoding: BaseEncoding
+    grammar: Grammar | None
+    coding: CodingModel | None = None
+
+    def decoder(self) -> GeneDecoder | None:
+        """A decoder for one sequence; None without a grammar."""
+        return None if self.grammar is None else GeneDecoder(self.scheme, self.grammar, self.coding)
+
+    def write(self, folder: Path) -> None:
+        """Writes `annotation.json`, and `coding.safetensors`, into a model's folder."""
+        content = {
+            "format": _FORMAT,
+            "classes": list(self.scheme.names),
+            "scheme": self.scheme.to_json(),
+            "encoding": asdict(self.encoding),
+            "grammar": None if self.grammar is None else self.grammar.to_json(),
+            "coding": self.coding is not None,
+        }
+        if self.coding is not None:
+            self.coding.write(folder)
+        write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> AnnotationSettings:
+        """Reads what `write` has written.
+
+        Raises:
+            UserError: it is missing, damaged or not ours.
+        """
+        file = folder / SETTINGS_FILE
+        if not file.exists():
+            raise UserError(
+                f"{folder}: {SETTINGS_FILE} is missing: expected a model of `reformer dna annotate train`"
+            )
+        content = read_json(file)
+        if content.get("format") != _FORMAT:
+            raise UserError(f'{file}: expected "format": "{_FORMAT}"')
+        try:
+            grammar = content["grammar"]
+            return cls(
+                ClassScheme(**content["scheme"]),
+                BaseEncoding(**content["encoding"]),
+                None if grammar is None else Grammar(**grammar),
+                CodingModel.read(folder) if content.get("coding") else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{file}: damaged: {error}") from error
+
+
+class Annotator:
+    """Gives the probabilities of the classes of each base.
+
+    Args:
+        model: a `ReformerForTokenClassification`; any callable that takes int64 `[1, bases]` tokens as
+            `input_ids` and returns an object with `logits` `[1, bases, classes]` will do.
+        settings: of its folder.
+    """
+
+    def __init__(self, model: Any, settings: AnnotationSettings) -> None:
+        self.model = model
+        self.settings = settings
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> Annotator:
+        """Loads a model in eval mode from its folder, or that of its run or a checkpoint.
+
+        Raises:
+            UserError: for a missing, damaged or foreign file, and a device that is not there.
+        """
+        folder = find_model_folder(path)
+        settings = AnnotationSettings.read(folder)
+        torch_device = resolve_device(device)
+        model = load_without_tokenizer(folder, ("ReformerForTokenClassification",))
+        if model.config.num_labels != len(settings.scheme.names):
+            raise UserError(
+                f"{folder}: the model has {model.config.num_labels} classes, {SETTINGS_FILE} "
+                f"{len(settings.scheme.names)}"
+            )
+        return cls(model.to(torch_device).eval(), settings)
+
+    def probabilities(
+        self, tokens: npt.NDArray[np.uint8], *, both_strands: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """Reads a sequence in one pass, or one pass for each strand.
+
+        Args:
+            tokens: nucleotide token ids ``[bases]``.
+            both_strands: average what the model says of the sequence and of its reverse complement; one that
+                is equivariant does so by itself.
+
+        Returns:
+            float32 ``[bases, classes]``, in the order of the scheme.
+        """
+        forward = self._one_strand(tokens)
+        config = getattr(self.model, "config", None)
+        if not both_strands or getattr(config, "rc_equivariant", False):
+            return forward
+        backward = self._one_strand(reverse_complement(np.asarray(tokens)))
+        forward += backward[::-1][:, self.settings.scheme.other_strand]
+        forward *= 0.5
+        return forward
+
+    def _one_strand(self, tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        import torch
+
+        first = len(tokens) % 3  # so that either strand's first base is there, see `BaseEncoding.complement`
+        ids = torch.from_numpy(self.settings.encoding.ids(tokens, first))[None]
+        device = getattr(self.model, "device", "cpu")
+        with torch.no_grad():
+            logits = self.model(input_ids=ids.to(device)).logits[0]
+        anchored = logits.float().softmax(-1).cpu().numpy()
+        del logits
+        for start in range(0, len(tokens), _TOKENS_PER_BLOCK):  # in place: at 100 Mbp every copy counts
+            block = slice(start, start + _TOKENS_PER_BLOCK)
+            anchored[block] = by_frame(self.settings.scheme, anchored[block], first + start)
+        return anchored

@@ -1,0 +1,135 @@
+"""Sequences with a label for every base: a token array, and the labels in an array of the same length."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reformer.errors import UserError
+from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases
+from reformer.genomics.annotation.coding_model import CodingModel
+from reformer.genomics.annotation.gene_places import base_codes
+from reformer.genomics.base_encoding import LETTER_OF_TOKEN
+from reformer.genomics.coordinates import Interval, reverse_complement
+from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.genes import Gene
+from reformer.genomics.names import check_names
+from reformer.training.run_data import RunData
+
+if TYPE_CHECKING:
+    from reformer.data.tokens import TokenArray
+    from reformer.genomics.annotation.recipe import AnnotationRecipe
+
+_BYTES_PER_READ = 1 << 20
+
+
+@dataclass(frozen=True)
+class LabelledSequences:
+    """Sequences with their annotation.
+
+    Attributes:
+        array: the sequences.
+        labels: uint8 ``[tokens]``, a class for each token of the array.
+        genes: of all sequences.
+        files: the annotations.
+    """
+
+    array: TokenArray
+    labels: Labels
+    genes: list[Gene]
+    files: tuple[Path, ...]
+
+    @classmethod
+    def of(
+        cls, array: TokenArray, annotations: Sequence[str | Path], scheme: ClassScheme
+    ) -> LabelledSequences:
+        """Labels the sequences of an array.
+
+        Raises:
+            UserError: an annotation cannot be read, names a sequence that is not there, or goes beyond one.
+        """
+        if array.tokenizer_name != "nucleotide":
+            raise UserError(f"{array.sources[0].path}: not FASTA of nucleotides: expected a genome")
+        lengths = {record.name: record.length for record in array.records}
+        genes: list[Gene] = []
+        for file in annotations:
+            found = read_genes(file)
+            check_names({gene.interval.sequence for gene in found}, file, lengths, array.sources[0].path)
+            genes += found
+        try:
+            by_name = label_bases(scheme, genes, lengths)
+        except ValueError as error:
+            raise UserError(f"{', '.join(map(str, annotations))}: {error}") from error
+        labels = np.concatenate([by_name[record.name] for record in array.records])
+        return cls(array, labels, genes, tuple(map(Path, annotations)))
+
+    def letters(self, interval: Interval) -> str:
+        """The letters of an interval, in upper case."""
+        start = next(r.start for r in self.array.records if r.name == interval.sequence)
+        tokens = self.array.tokens[start + interval.start : start + interval.end]
+        letters = tokens.tobytes().translate(LETTER_OF_TOKEN).decode()
+        return reverse_complement(letters) if interval.strand == "-" else letters
+
+    def coding_model(self) -> CodingModel:
+        """The codon statistics of the sequences."""
+        classes = label_bases(
+            ClassScheme(kinds=("CDS",)), self.genes, {r.name: r.length for r in self.array.records}
+        )
+        return CodingModel.of(
+            (
+                base_codes(self.array.window(r.start, r.length).tobytes().translate(LETTER_OF_TOKEN)),
+                classes[r.name],
+            )
+            for r in self.array.records
+        )
+
+
+@dataclass(frozen=True)
+class AnnotationData(RunData):
+    """The data of a run, with labels.
+
+    Attributes:
+        train: what it is trained on.
+        held_out: what it is evaluated on, by name.
+        labelled: the same with labels, "train" and the names of the held-out sets.
+    """
+
+    labelled: dict[str, LabelledSequences]
+
+    @classmethod
+    def of(cls, recipe: AnnotationRecipe) -> AnnotationData:
+        """Opens the sequences and annotations that a recipe names.
+
+        Raises:
+            UserError: for whatever is wrong with a file, and training data without a single gene.
+        """
+        data = RunData.open(recipe)
+        arrays = {"train": (data.train, recipe.annotation.train)} | {
+            f"eval.{name}": (array, recipe.annotation.eval[name]) for name, array in data.held_out.items()
+        }
+        labelled = {
+            name: LabelledSequences.of(array, files, recipe.scheme) for name, (array, files) in arrays.items()
+        }
+        if not labelled["train"].labels.any():
+            raise recipe.error("annotation.train", "no base of the sequences has a class but intergenic")
+        return cls(data.train, data.held_out, labelled)
+
+    def sources(self) -> dict[str, Any]:
+        """What the data were, annotations included, for `data.json`."""
+        sources = super().sources()
+        for name, labelled in self.labelled.items():
+            sources[name]["files"] += [_file(path) for path in labelled.files]
+        return sources
+
+
+def _file(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BYTES_PER_READ):
+            digest.update(block)
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}

@@ -1,0 +1,140 @@
+"""Genes from the probabilities of classes: the best path through a legal gene grammar.
+
+The path goes from left to right through the states "no gene", coding in each of 2 strands x 3 frames, and
+intron in each strand by what of a codon the exon before it left over (Viterbi's algorithm). Within a state
+the score is a sum, which cumulative sums give at once; a path can change its state only where the letters
+allow it: at start and stop codons and splice sites. So the search visits these places alone, about one a
+base. What has been read is forgotten but for the states: memory grows with the genes only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer.genomics.annotation.classes import ClassScheme
+from reformer.genomics.annotation.coding_model import CodingModel
+from reformer.genomics.annotation.gene_places import (
+    NUM_STATES,
+    STRANDS,
+    StrandRules,
+    add_coding_scores,
+    base_codes,
+    in_order,
+    state_scores,
+)
+from reformer.genomics.annotation.gene_search import GeneSearch
+from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.coordinates import Interval, Strand
+from reformer.genomics.genes import Gene, Segment, Transcript, phases
+
+_AROUND = 3  # bases before and after a place that say what it is
+_BASES_PER_BLOCK = 1 << 18  # their places take about 50 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class CalledGene:
+    """A called gene.
+
+    Attributes:
+        strand: "+" or "-".
+        exons: coding exons [start, end) from left to right, the stop codon among them.
+        score: nats that the gene brings in over no gene there, its costs paid (see `Grammar`).
+    """
+
+    strand: Strand
+    exons: tuple[tuple[int, int], ...]
+    score: float
+
+    def gene(self, sequence: str, name: str) -> Gene:
+        """The gene as the readers of annotations give it."""
+        order = -1 if self.strand == "-" else 1
+        exons = tuple(Interval(sequence, start, end, self.strand) for start, end in self.exons[::order])
+        starts = phases([len(exon) for exon in exons])
+        cds = tuple(Segment(e.start, e.end, phase) for e, phase in zip(exons, starts, strict=True))
+        whole = Interval(sequence, self.exons[0][0], self.exons[-1][1], self.strand)
+        return Gene(name, "gene", whole, (Transcript(f"{name}.t1", "mRNA", whole, exons, cds),))
+
+
+class GeneDecoder:
+    """Finds the genes of one sequence, which it is fed from left to right.
+
+    Every called gene is legal: it begins with a start codon, ends with the only stop codon in its frame, its
+    introns go from donor to acceptor and are not too short, and neighbours overlap by no more bases than the
+    grammar allows. Genes that the ends of the sequence cut off are not called.
+
+    Args:
+        scheme: the classes of the probabilities.
+        grammar: the rules.
+        coding: codon statistics, whose nats count beside those of the probabilities; None for none.
+
+    Raises:
+        ValueError: coding is not among the classes.
+    """
+
+    def __init__(self, scheme: ClassScheme, grammar: Grammar, coding: CodingModel | None = None) -> None:
+        if "CDS" not in scheme.kinds:
+            raise ValueError("genes can be called only where CDS is among the kinds of classes")
+        self._scheme, self._evidence, self._coding = scheme, grammar.evidence, coding
+        self._context = 0 if coding is None else coding.order
+        self._around = max(_AROUND, self._context)
+        self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
+        self._search = GeneSearch(self._rules, grammar.min_intron, grammar.max_overlap)
+        self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
+        self._sums = np.zeros((1, NUM_STATES))
+        self._first = 0  # position of the first base that is kept
+        self._next = 0  # the first place that has not been visited
+        # What waits for the bases to its right, the context of genes on "-".
+        self._waiting = b"", np.zeros((0, len(scheme.names)), dtype=np.float32)
+
+    def feed(self, letters: bytes, probabilities: npt.NDArray[np.floating]) -> None:
+        """Takes the next bases.
+
+        Args:
+            letters: ASCII.
+            probabilities: ``[bases, classes]``.
+        """
+        if len(letters) != len(probabilities):
+            raise ValueError(f"{len(letters)} letters with probabilities of {len(probabilities)} bases")
+        waiting, rows = self._waiting
+        letters, probabilities = waiting + letters, np.concatenate([rows, probabilities])
+        ready = max(len(letters) - self._context, 0)
+        for start in range(0, ready, _BASES_PER_BLOCK):
+            self._take(letters, probabilities, start, min(start + _BASES_PER_BLOCK, ready))
+        self._waiting = letters[ready:], probabilities[ready:].copy()
+
+    def finish(self) -> list[CalledGene]:
+        """Ends the sequence; its genes from left to right."""
+        self._take(*self._waiting, 0, len(self._waiting[0]))
+        self._visit(self._first + len(self._codes) + 1)
+        genes = [
+            CalledGene(STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
+        ]
+        return genes[::-1]
+
+    def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
+        """Adds up the scores of the bases [start, end), of which those around are known."""
+        codes, first = base_codes(letters[start:end]), self._first + len(self._codes)
+        scores = self._evidence * state_scores(self._scheme, probabilities[start:end], first)
+        if self._coding is not None:
+            left = self._codes[len(self._codes) - min(self._context, len(self._codes)) :]
+            right = base_codes(letters[end : end + self._context])
+            nats = self._coding.by_place(np.concatenate([left, codes, right]))
+            add_coding_scores(scores, nats[len(left) : len(left) + len(codes)], first)
+        self._codes = np.concatenate([self._codes, codes])
+        self._sums = np.concatenate([self._sums, self._sums[-1] + np.cumsum(scores, axis=0)])
+        self._visit(self._first + len(self._codes) - _AROUND)
+
+    def _visit(self, end: int) -> None:
+        """Visits the places before `end` and forgets what later ones do not need."""
+        if end <= self._next:
+            return
+        places = [p for rules in self._rules for p in rules.places(self._codes, self._sums, self._first)]
+        if places:
+            self._search.visit(in_order(places, self._next, end))
+        self._next = end
+        forgotten = max(end - self._around - self._first, 0)
+        self._codes, self._sums = self._codes[forgotten:], self._sums[forgotten:]
+        self._first += forgotten

@@ -1,0 +1,164 @@
+"""The best path through the gene grammar, from place to place (Viterbi)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeAlias
+
+from reformer.genomics.annotation.gene_places import Change, Places, StrandRules
+
+_EXON, _INTRON, _BEGIN = int(Change.EXON), int(Change.INTRON), int(Change.BEGIN)
+_SAVE, _RESTART, _STOP = int(Change.SAVE), int(Change.RESTART), int(Change.STOP)
+_NEVER = float("-inf")
+_FEWEST_BASES_OF_EXON = 3
+_BASES_OF_STOP = 3
+
+Exons: TypeAlias = tuple[int, int, Any] | None
+"""Start and end of an exon, and the exons to the left of it."""
+
+
+class Found(NamedTuple):
+    """A path up to the end of a gene: its score, the gene, and the path before the gene."""
+
+    score: float
+    strand: int
+    exons: Exons
+    before: Found | None
+
+
+class Coding(NamedTuple):
+    """A path in a coding state: score, start of its exon, the exons before, the path before the gene."""
+
+    score: float
+    start: int
+    exons: Exons
+    before: Found
+
+
+class Intron(NamedTuple):
+    """A path in an intron: score, the exons before, the path before the gene."""
+
+    score: float
+    exons: Exons
+    before: Found
+
+
+_START = Found(0.0, 0, None, None)
+_NOWHERE = Coding(_NEVER, 0, None, _START)
+_score = attrgetter("score")
+
+
+class GeneSearch:
+    """Visits places from left to right and keeps the best path into each state.
+
+    Args:
+        rules: of both strands.
+        min_intron: fewest bases of an intron.
+        max_overlap: bases that a gene may share with the one to its left.
+    """
+
+    def __init__(self, rules: list[StrandRules], min_intron: int, max_overlap: int = 0) -> None:
+        self._min_intron, self._max_overlap = min_intron, max_overlap
+        # Per coding state: start of genes that may still overlap one, and what is added to the score there.
+        self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
+        self._goes_on = [strand.goes_on for strand in rules]
+        self._best = _START
+        # Per coding state: its best path, whose exon has a codon's length, and paths with younger exons.
+        self._coding = [_NOWHERE] * 6
+        self._begun: list[deque[Coding]] = [deque() for _ in range(6)]
+        self._saved: list[tuple[float, Found, int]] = [(_NEVER, self._best, 0)] * 6
+        # Per strand: introns that are too short as yet; per group the best that is long enough.
+        self._young: list[deque[tuple[int, int, Intron]]] = [deque(), deque()]
+        self._introns = [[Intron(_NEVER, None, self._best)] * strand.num_groups for strand in rules]
+
+    def visit(self, places: Places) -> None:
+        """Takes the next places."""
+        begun, best = self._begun, self._best
+        columns = zip(*(column.tolist() for column in places), strict=True)
+        for position, change, state, key, delta in columns:
+            if change == _EXON:
+                self._begin_exon(position, state, key, delta)
+                continue
+            if begun[state]:
+                self._grow_up(state, position)
+            score, start, exons, before = self._coding[state]
+            if change == _INTRON:
+                if score > _NEVER:
+                    intron = Intron(score + delta, (start, position, exons), before)
+                    self._young[state // 3].append((position, key, intron))
+            elif change == _BEGIN:
+                begun[state].append(Coding(best.score + delta, position, None, best))
+                if self._max_overlap:
+                    self._starts[state].append((position, delta))
+            elif change == _SAVE:
+                self._saved[state] = (best.score + delta, best, position)
+            elif change == _RESTART:
+                saved, path, _ = self._saved[state]
+                self._coding[state] = Coding(saved, position - 3, None, path)
+                if self._max_overlap:
+                    self._starts[state] = deque([(position - 3, saved - path.score)])
+            else:
+                if change == _STOP:
+                    self._coding[state] = _NOWHERE
+                    self._starts[state].clear()
+                score += delta
+                if score > best.score or (self._max_overlap and score > _NEVER):
+                    found = Found(score, state // 3, (start, position, exons), before)
+                    if self._max_overlap:
+                        self._overlap(found, start, position)
+                    if score > best.score:
+                        self._best = best = found
+
+    def genes(self) -> Iterator[tuple[float, int, list[tuple[int, int]]]]:
+        """Yields the genes of the best path from right to left: gain in nats, strand, exons."""
+        found = self._best
+        while found.before is not None:
+            exons, rest = [], found.exons
+            while rest is not None:
+                start, end, rest = rest
+                exons.append((start, end))
+            yield found.score - found.before.score, found.strand, exons[::-1]
+            found = found.before
+
+    def _begin_exon(self, position: int, state: int, way: int, delta: float) -> None:
+        young, introns = self._young[state // 3], self._introns[state // 3]
+        while young and young[0][0] <= position - self._min_intron:
+            _, group, intron = young.popleft()
+            if intron.score > introns[group].score:
+                introns[group] = intron
+        best = max((introns[group] for group in self._goes_on[state // 3][way]), key=_score, default=None)
+        if best is not None and best.score > _NEVER:
+            self._begun[state].append(Coding(best.score + delta, position, best.exons, best.before))
+
+    def _overlap(self, found: Found, start: int, end: int) -> None:
+        """Lets genes that began inside a gene [start, end), not far from its end, follow it."""
+        first = max(end - self._max_overlap, start + 1)
+        for state, (score, path, position) in enumerate(self._saved):
+            if first <= position < end <= position + _BASES_OF_STOP:
+                with_overlap = found.score + (score - path.score)
+                if with_overlap > score:
+                    self._saved[state] = (with_overlap, found, position)
+        for state, starts in enumerate(self._starts):
+            while starts and starts[0][0] < end - self._max_overlap:
+                starts.popleft()
+            for position, delta in starts:
+                if position < first:
+                    continue  # at or before the gene's own start
+                after = Coding(found.score + delta, position, None, found)
+                if position > end - _FEWEST_BASES_OF_EXON:
+                    self._begun[state].append(after)
+                elif after.score > self._coding[state].score:
+                    self._coding[state] = after
+
+    def _grow_up(self, state: int, position: int) -> None:
+        """Lets paths whose exon is a codon long at `position` compete with the best path of the state.
+
+        Younger ones do not: what ends or leaves the state there would cut a codon of theirs.
+        """
+        begun = self._begun[state]
+        while begun and begun[0].start <= position - _FEWEST_BASES_OF_EXON:
+            path = begun.popleft()
+            if path.score > self._coding[state].score:
+                self._coding[state] = path

@@ -1,0 +1,120 @@
+"""What a gene must look like to be called: start and stop codons, splice sites, and how rare genes are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+from reformer.genomics.annotation.classes import labelled_transcripts
+from reformer.genomics.coordinates import Interval
+from reformer.genomics.genes import Gene, Transcript, spliced
+
+_RARE = 0.01
+_FEWEST_BASES_OF_INTRON = 20
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The rules that called genes obey; by default those of eukaryotes under the standard genetic code.
+
+    Attributes:
+        starts: codons that a coding sequence may begin with.
+        stops: codons that end it, and stand nowhere else in frame.
+        donor: what an intron begins with; None where genes have no introns.
+        acceptor: what an intron ends with.
+        min_intron: fewest bases of an intron.
+        max_overlap: bases that neighbouring genes may share, on whichever strands.
+        gene_cost: nats that a gene must bring in over no gene: minus the log of how often one begins.
+        intron_cost: likewise for an intron, per coding base.
+        evidence: what the log-probability of a base counts beside these costs, 0 to 1. A model says the same
+            of neighbouring bases for the same reasons, and their plain sum would count these many times over.
+            Of 0.005, 0.01, 0.015, 0.02, 0.05 and more the default is the best of models that were trained on
+            one of the two training genomes of `benchmarks.annotation yeast` and tested on the other.
+    """
+
+    starts: tuple[str, ...] = ("ATG",)
+    stops: tuple[str, ...] = ("TAA", "TAG", "TGA")
+    donor: str | None = "GT"
+    acceptor: str = "AG"
+    min_intron: int = 40
+    max_overlap: int = 0
+    gene_cost: float = 7.0
+    intron_cost: float = 9.0
+    evidence: float = 0.01
+
+    def __post_init__(self) -> None:
+        for field in ("starts", "stops"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+
+    @classmethod
+    def of(cls, genes: Iterable[Gene], letters: Callable[[Interval], str], num_bases: int) -> Grammar:
+        """Finds the rules of an annotation.
+
+        Start and stop codons are those of more than 1 % of the genes whose coding sequence is whole codons.
+        Introns may be half as long as the shortest one, for the annotation may have few; gaps of a few bases
+        are shifts of the frame. Genes without introns may overlap, as far as 99 % of those do that overlap.
+
+        Args:
+            genes: the annotation's.
+            letters: gives the letters of an interval, as `Genome.letters` does.
+            num_bases: bases of the genome.
+
+        Raises:
+            ValueError: no gene codes for anything.
+        """
+        coding = [transcript for transcript in labelled_transcripts(genes) if transcript.cds]
+        ends = [end for transcript in coding if (end := _first_and_last_codon(transcript, letters))]
+        if not ends:
+            raise ValueError("no gene with a coding sequence of whole codons")
+        introns = [
+            length
+            for transcript in coding
+            for a, b in zip(transcript.cds, transcript.cds[1:], strict=False)
+            if (length := max(a.start, b.start) - min(a.end, b.end)) >= _FEWEST_BASES_OF_INTRON
+        ]
+        num_coding = sum(segment.end - segment.start for t in coding for segment in t.cds)
+        return cls(
+            starts=_frequent(start for start, _ in ends),
+            stops=_frequent(stop for _, stop in ends),
+            donor="GT" if introns else None,
+            min_intron=max(min(introns, default=0) // 2, _FEWEST_BASES_OF_INTRON),
+            max_overlap=0 if introns else _usual_overlap(coding),
+            gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
+            intron_cost=math.log(num_coding / max(len(introns), 1)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The rules as JSON values, from which ``Grammar(**values)`` makes them again."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _first_and_last_codon(
+    transcript: Transcript, letters: Callable[[Interval], str]
+) -> tuple[str, str] | None:
+    strand = transcript.strand
+    span = transcript.interval
+    whole = letters(Interval(span.sequence, span.start, span.end)).upper()
+    pieces = [Interval(span.sequence, s.start - span.start, s.end - span.start) for s in transcript.cds]
+    coding = spliced(whole, pieces, strand)
+    return None if len(coding) % 3 or len(coding) < 6 else (coding[:3], coding[-3:])
+
+
+def _usual_overlap(coding: list[Transcript]) -> int:
+    """Bases that neighbours share at most, but for 1 % of those that do; 0 where hardly any do."""
+    spans = sorted((t.interval.sequence, *_span(t)) for t in coding)
+    shared = [a[2] - b[1] for a, b in pairwise(spans) if a[0] == b[0] and b[1] < a[2] < b[2]]
+    return int(sorted(shared)[int((1 - _RARE) * len(shared))]) if len(shared) > _RARE * len(coding) else 0
+
+
+def _span(transcript: Transcript) -> tuple[int, int]:
+    return min(s.start for s in transcript.cds), max(s.end for s in transcript.cds)
+
+
+def _frequent(codons: Iterable[str]) -> tuple[str, ...]:
+    counts = Counter(codon for codon in codons if set(codon) <= set("ACGT"))
+    return tuple(sorted(codon for codon, count in counts.items() if count > _RARE * counts.total()))

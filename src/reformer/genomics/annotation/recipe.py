@@ -1,0 +1,86 @@
+"""The recipe of `reformer dna annotate train`: that of any run, and a section about the annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from reformer.genomics.annotation.classes import RNA_TYPES, ClassScheme, Kind
+from reformer.genomics.base_encoding import ORF_LENGTHS, BaseEncoding
+from reformer.genomics.recipes import LabelFiles, LabelRecipe, check_label_files, load_over_packaged
+from reformer.training.recipe import TrainingSection
+
+Codon = Annotated[str, Field(pattern="^[ACGT]{3}$")]
+
+
+class AnnotationSection(LabelFiles):
+    """What the bases of the sequences are.
+
+    Attributes:
+        train: annotations (GFF3, GTF, GenBank) of the sequences to train on; those without genes are
+            intergenic.
+        eval: annotations of the held-out sequences, by the names that `data.eval` has.
+        kinds: what is told apart, see `ClassScheme`.
+        by_frame: whether coding bases have a class for each frame.
+        rna_types: types of transcripts that are RNA genes.
+        kmer: bases that a token of the model stands for.
+        orf_lengths: lengths of open reading frames that tokens tell apart, see `BaseEncoding`.
+        starts: start codons of these.
+        stops: stop codons of these.
+    """
+
+    kinds: Annotated[list[Kind], Field(min_length=1)] = ["CDS", "RNA", "UTR", "intron"]
+    by_frame: bool = True
+    rna_types: list[str] = list(RNA_TYPES)
+    kmer: Annotated[int, Field(ge=1, le=8)] = 3
+    orf_lengths: list[Annotated[int, Field(ge=6)]] = list(ORF_LENGTHS)
+    starts: list[Codon] = ["ATG"]
+    stops: list[Codon] = ["TAA", "TAG", "TGA"]
+
+
+class LabelTraining(TrainingSection):
+    """How the model is trained; it predicts no tokens, so that it has no objective to choose."""
+
+    objective: ClassVar[None] = None  # type: ignore[assignment,misc]
+
+
+class AnnotationRecipe(LabelRecipe):
+    """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides."""
+
+    training: LabelTraining
+    annotation: AnnotationSection
+
+    @property
+    def scheme(self) -> ClassScheme:
+        """The classes."""
+        section = self.annotation
+        return ClassScheme(tuple(section.kinds), section.by_frame, tuple(section.rna_types))
+
+    @property
+    def encoding(self) -> BaseEncoding:
+        """What the tokens are."""
+        section = self.annotation
+        return BaseEncoding(
+            section.kmer, tuple(section.orf_lengths), tuple(section.starts), tuple(section.stops)
+        )
+
+
+def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> AnnotationRecipe:
+    """Reads and checks a recipe; see `load_over_packaged`."""
+    recipe = load_over_packaged(AnnotationRecipe, path, "annotation/annotate.yaml", overrides)
+    try:
+        recipe.scheme  # noqa: B018
+    except ValueError as error:
+        raise recipe.error("annotation.kinds", str(error)) from error
+    try:
+        recipe.encoding  # noqa: B018
+    except ValueError as error:
+        raise recipe.error("annotation.orf_lengths", str(error)) from error
+    for key in ("held_out_regions", "held_out_records"):
+        if getattr(recipe.data, key):
+            raise recipe.error(f"data.{key}", "not for annotation: expected files of their own in data.eval")
+    check_label_files(recipe, "annotation")
+    return recipe

@@ -1,0 +1,1 @@
+"""A label for each sequence: what genes do, splice junctions, families."""

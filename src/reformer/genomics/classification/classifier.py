@@ -1,0 +1,153 @@
+"""A trained model that labels sequences, with all that its probabilities are read by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reformer.data.nucleotides import reverse_complement
+from reformer.errors import UserError
+from reformer.genomics.base_encoding import BaseEncoding
+from reformer.genomics.classification.batches import padded
+from reformer.training.atomic import write_text_atomically
+from reformer.training.batches import by_length
+from reformer.training.json_file import read_json
+from reformer.training.model_folder import find_model_folder, load_without_tokenizer, resolve_device
+
+if TYPE_CHECKING:
+    from reformer.data.tokens import TokenArray
+
+Logits = npt.NDArray[np.float32]
+
+SETTINGS_FILE = "classification.json"
+_FORMAT = "reformer classification"
+_TOKENS_PER_BATCH = 1 << 15
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """What a model's tokens and classes are.
+
+    Attributes:
+        classes: their names, by number.
+        encoding: of the sequences.
+        temperature: what logits are divided by before they become probabilities, fitted on held-out
+            sequences (see `classification_metrics.fit_temperature`); 1 where there were none.
+    """
+
+    classes: tuple[str, ...]
+    encoding: BaseEncoding
+    temperature: float = 1.0
+
+    def write(self, folder: Path) -> None:
+        """Writes `classification.json` into a model's folder."""
+        content = {"format": _FORMAT, **asdict(self)}
+        write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> ClassificationSettings:
+        """Reads `classification.json`.
+
+        Raises:
+            UserError: it is missing, damaged or not ours.
+        """
+        file = folder / SETTINGS_FILE
+        if not file.exists():
+            raise UserError(
+                f"{folder}: {SETTINGS_FILE} is missing: expected a model of `reformer dna classify train`"
+            )
+        content = read_json(file)
+        if content.pop("format", None) != _FORMAT:
+            raise UserError(f'{file}: expected "format": "{_FORMAT}"')
+        try:
+            classes, temperature = tuple(content["classes"]), float(content["temperature"])
+            if not temperature > 0:
+                raise ValueError(f"temperature {temperature}")
+            return cls(classes, BaseEncoding(**content["encoding"]), temperature)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{file}: damaged: {error}") from error
+
+
+class Classifier:
+    """Gives the logits and probabilities of the classes of sequences.
+
+    Args:
+        model: a `ReformerForSequenceClassification`; any callable that takes int64 ``[batch, bases]`` tokens
+            as `input_ids`, with an `attention_mask` where some are padding, and returns an object with
+            `logits` ``[batch, classes]`` will do.
+        settings: of its folder.
+    """
+
+    def __init__(self, model: Any, settings: ClassificationSettings) -> None:
+        self.model = model
+        self.settings = settings
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> Classifier:
+        """Loads a model in eval mode from its folder, or that of its run or a checkpoint.
+
+        Raises:
+            UserError: for a missing, damaged or foreign file, and a device that is not there.
+        """
+        folder = find_model_folder(path)
+        settings = ClassificationSettings.read(folder)
+        torch_device = resolve_device(device)
+        model = load_without_tokenizer(folder, ("ReformerForSequenceClassification",))
+        if model.config.num_labels != len(settings.classes):
+            raise UserError(
+                f"{folder}: the model has {model.config.num_labels} classes, {SETTINGS_FILE} "
+                f"{len(settings.classes)}"
+            )
+        return cls(model.to(torch_device).eval(), settings)
+
+    def logits(
+        self,
+        array: TokenArray,
+        *,
+        other_strand: bool = False,
+        process: tuple[int, int] = (0, 1),
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> Logits:
+        """Reads every sequence whole, those of about the same length together.
+
+        Args:
+            array: the sequences.
+            other_strand: read their reverse complements.
+            process: (index, number) of this process among those that share the batches.
+            on_progress: called with the number of bases read since the last call.
+
+        Returns:
+            float32 ``[records, classes]``, 0 in rows of other processes.
+        """
+        logits = np.zeros((len(array.records), len(self.settings.classes)), dtype=np.float32)
+        device = getattr(self.model, "device", "cpu")
+        index, number = process
+        for rows in by_length(array.records.lengths.tolist(), _TOKENS_PER_BATCH)[index::number]:
+            records = [array.records[row] for row in rows]
+            windows = [array.window(record.start, record.length) for record in records]
+            if other_strand:
+                windows = [reverse_complement(window) for window in windows]
+            batch = padded(self.settings.encoding, windows)
+            with torch.no_grad():
+                found = self.model(**{name: values.to(device) for name, values in batch.items()}).logits
+            logits[rows] = found.float().cpu().numpy()
+            on_progress(sum(map(len, windows)))
+        return logits
+
+    def probabilities(self, logits: Logits) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities of logits, ``[records, classes]``."""
+        return softmax(logits / self.settings.temperature)
+
+
+def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Probabilities of logits ``[..., classes]``, in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    raised = np.exp(shifted)
+    return raised / raised.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]

@@ -1,0 +1,168 @@
+"""Sequences with a label each, to train on and held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reformer.data.nucleotides import reverse_complement
+from reformer.errors import UserError
+from reformer.genomics.formats.label_files import Labelled, check_all_used, class_names, read_labels, targets
+from reformer.training.run_data import HELD_OUT, RunData
+
+if TYPE_CHECKING:
+    from reformer.data.tokens import TokenArray
+    from reformer.genomics.classification.recipe import ClassificationRecipe
+
+Targets = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassificationData(RunData):
+    """The data of a run, with labels.
+
+    Attributes:
+        train: what it is trained on.
+        held_out: what it is evaluated on, by name.
+        classes: names of the classes; their places are their numbers.
+        targets: classes of the records, int64 ``[records]``, of "train" and "eval.NAME".
+        label_files: where they are from.
+    """
+
+    classes: tuple[str, ...]
+    targets: dict[str, Targets]
+    label_files: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, recipe: ClassificationRecipe) -> ClassificationData:
+        """Opens the sequences and labels that a recipe names.
+
+        Raises:
+            UserError: for whatever is wrong with a file, a sequence without label and a label without
+                sequence, and a class that cannot be learned.
+        """
+        section = recipe.classification
+        data = RunData.open(recipe, whole_windows=False)
+        for array in (data.train, *data.held_out.values()):
+            if array.tokenizer_name != "nucleotide":
+                raise UserError(
+                    f"{array.sources[0].path}: not FASTA of nucleotides: expected sequences of DNA"
+                )
+        labels = read_labels(section.train)
+        train, held_out = data.train, dict(data.held_out)
+        check_all_used(labels, train, *([held_out[HELD_OUT]] if recipe.data.held_out_records else []))
+        classes = _checked_classes(recipe, labels)
+        train_targets = targets(train, labels, classes)
+        if section.folds:
+            if HELD_OUT in held_out:
+                raise recipe.error("classification.folds", f"another set is called {HELD_OUT!r} already")
+            dealt = deal(
+                train, train_targets, section.folds, recipe.training.seed, recipe.data.reverse_complement
+            )
+            parts = [dealt != section.fold, dealt == section.fold]
+            train, held_out[HELD_OUT] = (_rows(train, part) for part in parts)
+        found = {"train": targets(train, labels, classes)}
+        files = {"train": section.train}
+        for name, array in held_out.items():
+            own = labels if name not in section.eval else read_labels(section.eval[name])
+            if name in section.eval:
+                check_all_used(own, array)
+            found[f"eval.{name}"] = targets(array, own, classes)
+            files[f"eval.{name}"] = section.eval.get(name, section.train)
+        if len(absent := set(range(len(classes))) - set(found["train"].tolist())):
+            name = classes[min(absent)]
+            raise recipe.error(
+                "classification.train",
+                f"every sequence of class {name!r} is held out: nothing to learn it from",
+            )
+        return cls(train, held_out, classes, found, files)
+
+    def sources(self) -> dict[str, Any]:
+        """What the data were, labels included, for `data.json`."""
+        sources = super().sources()
+        for name, files in self.label_files.items():
+            sources[name]["files"] += [_file(Path(path)) for path in files]
+        return sources
+
+
+def deal(array: TokenArray, classes: Targets, num_parts: int, seed: int, both_strands: bool) -> Targets:
+    """Deals records into parts: every class evenly, identical sequences together.
+
+    Args:
+        array: the sequences.
+        classes: the class of each.
+        num_parts: 2 or more.
+        seed: determines the order in which they are dealt.
+        both_strands: whether a sequence and its reverse complement are the same.
+
+    Returns:
+        int64 ``[records]``, the part of each.
+
+    Raises:
+        UserError: a part gets nothing.
+    """
+    groups = sequence_groups(array, both_strands)
+    firsts = np.unique(groups, return_index=True)[1]
+    order = np.random.Generator(np.random.Philox(seed)).permutation(firsts)
+    order = order[np.argsort(classes[order], kind="stable")]
+    part_of_group = np.empty(len(firsts), dtype=np.int64)
+    part_of_group[groups[order]] = np.arange(len(order)) % num_parts
+    if len(order) < num_parts:
+        raise UserError(
+            f"{array.sources[0].path}: {len(order):,} different sequences: expected as many as folds, "
+            f"{num_parts}"
+        )
+    return part_of_group[groups]
+
+
+def sequence_groups(array: TokenArray, both_strands: bool) -> Targets:
+    """Numbers int64 ``[records]`` that identical sequences share."""
+    numbers: dict[bytes, int] = {}
+    groups = np.empty(len(array.records), dtype=np.int64)
+    for row, record in enumerate(array.records):
+        tokens = array.window(record.start, record.length)
+        digest = _digest(tokens.tobytes())
+        if both_strands:
+            digest = min(digest, _digest(reverse_complement(tokens).tobytes()))
+        groups[row] = numbers.setdefault(digest, len(numbers))
+    return groups
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+def _rows(array: TokenArray, chosen: npt.NDArray[np.bool_]) -> TokenArray:
+    return array.select([array.records[int(row)] for row in np.flatnonzero(chosen)])
+
+
+def _checked_classes(recipe: ClassificationRecipe, labels: dict[str, Labelled]) -> tuple[str, ...]:
+    classes = class_names(labels)
+    if len(classes) < 2:
+        raise recipe.error("classification.train", f"one class, {classes[0]!r}: expected two or more")
+    counts: dict[str, list[Labelled]] = {}
+    for one in labels.values():
+        counts.setdefault(one.label, []).append(one)
+    for name in classes:
+        if len(counts[name]) == 1:
+            raise counts[name][0].place.error(f"class {name!r} has a single example: expected two or more")
+    return classes
+
+
+def _file(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"path": str(path), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def class_weights(targets: Targets, num_classes: int, kind: str) -> Sequence[float] | None:
+    """What an example of each class counts; their mean over the examples is 1. None where all are equal."""
+    if kind == "none":
+        return None
+    counts = np.bincount(targets, minlength=num_classes)
+    return (len(targets) / (num_classes * np.maximum(counts, 1))).tolist()  # type: ignore[no-any-return]

@@ -1,0 +1,46 @@
+"""An annotation, whatever its format: told by the name of the file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from reformer.errors import UserError
+from reformer.genomics.formats.genbank import read_genbank
+from reformer.genomics.formats.gff3 import read_gff3
+from reformer.genomics.formats.gff3_genes import genes_of_gff3
+from reformer.genomics.formats.gtf import read_gtf
+from reformer.genomics.formats.gtf_genes import genes_of_gtf
+from reformer.genomics.genes import Gene
+
+_GFF3, _GTF, _GENBANK = (".gff", ".gff3"), (".gtf",), (".gb", ".gbk", ".gbff", ".genbank")
+
+
+def read_genes(path: str | os.PathLike[str]) -> list[Gene]:
+    """Reads the genes of a GFF3, GTF or GenBank file, plain or gzip.
+
+    Raises:
+        UserError: the name ends with none of the known endings, or the file is not what its name says.
+    """
+    kind = annotation_format(path)
+    if kind == "GFF3":
+        return genes_of_gff3(read_gff3(path))
+    if kind == "GTF":
+        return genes_of_gtf(read_gtf(path))
+    return [gene for record in read_genbank(path) for gene in record.genes]
+
+
+def annotation_format(path: str | os.PathLike[str]) -> Literal["GFF3", "GTF", "GenBank"]:
+    """Tells the format by the name of the file; UserError where that ends with none of the known endings."""
+    suffix = Path(Path(path).name.removesuffix(".gz")).suffix.lower()
+    if suffix in _GFF3:
+        return "GFF3"
+    if suffix in _GTF:
+        return "GTF"
+    if suffix in _GENBANK:
+        return "GenBank"
+    endings = ", ".join([*_GFF3, *_GTF, *_GENBANK])
+    raise UserError(
+        f"{path}: not known as an annotation: expected a name that ends with {endings} or .gz after it"
+    )

@@ -1,0 +1,1 @@
+"""Secondary structure of proteins, learnt from PDB and mmCIF files."""

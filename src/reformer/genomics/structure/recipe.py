@@ -1,0 +1,61 @@
+"""The recipe of `reformer dna structure train`: that of any run, and a section about the structures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from reformer.genomics.formats.structures import EIGHT_CLASSES, THREE_CLASSES, Assignment
+from reformer.genomics.recipes import LabelRecipe, load_over_packaged
+from reformer.training.recipe import Section
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class StructureSection(Section):
+    """What the residues are labelled with, and which chains are held out.
+
+    Attributes:
+        classes: 3 (helix, strand, coil) or the 8 of DSSP.
+        assignment: labels by DSSP from the "coordinates", or from the "records" of the files, which know only
+            five of the 8 classes.
+        identity: chains at least so identical, or linked by others that are, are never split between training
+            and evaluation.
+        held_out: the share of the training chains that is held out and evaluated on, in whole clusters.
+        min_length: residues of the shortest chain that is read.
+    """
+
+    classes: Literal[3, 8] = 3
+    assignment: Assignment = "coordinates"
+    identity: Annotated[float, Field(gt=0, le=1)] = 0.25
+    held_out: Share = 0.2
+    min_length: Annotated[int, Field(ge=1)] = 30
+
+    @property
+    def letters(self) -> str:
+        """The letters of the classes."""
+        return THREE_CLASSES if self.classes == 3 else EIGHT_CLASSES[self.assignment]
+
+
+class StructureRecipe(LabelRecipe):
+    """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides.
+
+    In `data`, "train" and "eval" are PDB and mmCIF files, and folders of them; a stage's `length` is that of
+    the longest piece of a chain, and "full" means whole chains.
+    """
+
+    structure: StructureSection = StructureSection()
+
+
+def load_structure_recipe(path: Path | None, overrides: Sequence[str] = ()) -> StructureRecipe:
+    """Reads and checks a recipe; see `load_over_packaged`."""
+    recipe = load_over_packaged(StructureRecipe, path, "structure/structure.yaml", overrides)
+    for key in ("held_out_regions", "held_out_records"):
+        if getattr(recipe.data, key):
+            raise recipe.error(f"data.{key}", "not for structures; expected structure.held_out or data.eval")
+    if "train" in recipe.data.eval:
+        raise recipe.error("data.eval.train", "this name is that of the training data; another one")
+    return recipe

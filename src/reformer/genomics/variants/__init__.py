@@ -1,0 +1,1 @@
+"""What a variant changes: VCF in, scored VCF out."""

@@ -1,0 +1,91 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from reformer.data.build import build_token_array
+from reformer.genomics.annotation.annotate import Windows, annotate_genome, called_genes
+from reformer.genomics.annotation.annotator import AnnotationSettings, Annotator
+from reformer.genomics.annotation.classes import ClassScheme, label_bases
+from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.base_encoding import BaseEncoding
+from reformer.genomics.formats.annotation import read_genes
+
+SCHEME = ClassScheme(kinds=("CDS", "intron"))
+
+
+class Oracle(Annotator):
+    """Gives the true labels of each record, found by its letters, nearly all of the probability."""
+
+    def __init__(self, grammar, records):
+        super().__init__(None, AnnotationSettings(SCHEME, BaseEncoding(), grammar))
+        self._records = records
+        self.lengths = []
+
+    def probabilities(self, tokens, *, both_strands=True):
+        self.lengths.append(len(tokens))
+        text = np.asarray(tokens).tobytes()
+        for known, labels in self._records:
+            if (at := known.find(text)) >= 0:
+                one_hot = np.eye(len(SCHEME.names), dtype=np.float32)[labels[at : at + len(tokens)]]
+                return one_hot * 0.9 + np.float32(0.1 / len(SCHEME.names))
+        raise AssertionError("not a piece of a record")
+
+
+@pytest.mark.parametrize("length", [1, 99, 100, 101, 180, 181, 1000])
+@pytest.mark.parametrize("windows", [Windows(100, 10), Windows(100, 0), Windows(7, 3)])
+def test_windows_cover_every_base_once(length, windows):
+    found = [np.arange(start, end)[inner] for start, end, inner in windows.of(length)]
+    assert np.array_equal(np.concatenate(found), np.arange(length))
+    assert all(end - start <= windows.length for start, end, _ in windows.of(length))
+    with pytest.raises(ValueError, match="twice the overlap"):
+        Windows(6, 3)
+
+
+@pytest.fixture
+def genome(tmp_path):
+    """A genome with the genes that a decoder may call of it, as the truth."""
+    generator = np.random.default_rng(0)
+    texts = ["".join(generator.choice(list("ACGT"), length)) for length in (4000, 50, 2500)]
+    fasta = tmp_path / "genome.fa"
+    fasta.write_text("".join(f">s{number}\n{text}\n" for number, text in enumerate(texts)))
+    return build_token_array(fasta, tmp_path / "cache")
+
+
+def oracle_and_truth(array, tmp_path):
+    """Legal genes of random probabilities serve as the truth."""
+    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1, evidence=1.0)
+    generator = np.random.default_rng(1)
+    source = Oracle(grammar, [])
+    source.probabilities = lambda tokens, both_strands: generator.dirichlet(
+        np.full(len(SCHEME.names), 0.5), len(tokens)
+    ).astype(np.float32)
+    (tmp_path / "truth").mkdir()
+    genes = called_genes(annotate_genome(source, array, tmp_path / "truth", tracks=False))
+    labels = label_bases(SCHEME, genes, {r.name: r.length for r in array.records})
+    records = [(array.window(r.start, r.length).tobytes(), labels[r.name]) for r in array.records]
+    return Oracle(Grammar(min_intron=30, gene_cost=0.0, intron_cost=0.0, evidence=1.0), records), genes
+
+
+@pytest.mark.parametrize("windows", [Windows(), Windows(500, 40)])
+def test_what_a_model_knows_comes_out_as_genes(genome, tmp_path, windows):
+    oracle, genes = oracle_and_truth(genome, tmp_path)
+    (tmp_path / "out").mkdir()
+    pieces = []
+    annotate_genome(
+        oracle, genome, tmp_path / "out", windows=windows, take=lambda *piece: pieces.append(piece)
+    )
+    found = read_genes(tmp_path / "out" / "genes.gff3")
+    key = [(g.interval, [(s.start, s.end, s.phase) for s in g.transcripts[0].cds]) for g in genes]
+    assert len(key) > 20
+    assert key == [(g.interval, [(s.start, s.end, s.phase) for s in g.transcripts[0].cds]) for g in found]
+    rows = (tmp_path / "out" / "genes.tsv").read_text().splitlines()
+    assert len(rows) == 1 + len(genes)
+    assert max(oracle.lengths) == min(windows.length, 4000)
+    assert not (tmp_path / "out" / ".probabilities").exists()
+    ends = {name: 0 for name, *_ in genome.records}
+    for record, start, probabilities in pieces:
+        assert start == ends[record.name]
+        ends[record.name] += len(probabilities)
+    assert ends == {r.name: r.length for r in genome.records}
+    assert all(a.start <= b.start for a, b in itertools.pairwise(g.interval for g in found[:2]))

@@ -1,0 +1,47 @@
+import math
+
+import pytest
+
+from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.genome import Genome
+from reformer.genomics.quickstart import TRAIN_FILE, yeast_file
+from tests.genomics.annotation.test_classes import gene
+
+
+def test_the_grammar_of_yeast():
+    genes = read_genes(yeast_file("ScerR64_I.gff.gz"))
+    with Genome(yeast_file(TRAIN_FILE)) as genome:
+        grammar = Grammar.of(genes, genome.letters, sum(genome.lengths.values()))
+    assert (grammar.starts, grammar.stops) == (("ATG",), ("TAA", "TAG", "TGA"))
+    assert (grammar.donor, grammar.min_intron) == ("GT", 45)
+    assert 5 < grammar.gene_cost < 8
+    assert Grammar(**grammar.to_json()) == grammar
+
+
+def test_other_starts_and_no_introns():
+    letters = "GTGAAATAGCCTTACCCCAT"
+    genes = [gene("a", "+", [(0, 9)], [(0, 9)]), gene("b", "-", [(11, 20)], [(11, 20)])]
+
+    def read(interval):
+        return letters[interval.start : interval.end]
+
+    grammar = Grammar.of(genes, read, len(letters))
+    assert grammar.starts == ("ATG", "GTG")
+    assert grammar.stops == ("TAA", "TAG")
+    assert grammar.donor is None
+    assert grammar.gene_cost == pytest.approx(math.log(2 / 2))
+    with pytest.raises(ValueError, match="whole codons"):
+        Grammar.of([gene("c", "+", [(0, 8)], [(0, 8)])], read, len(letters))
+
+
+def test_overlaps_are_those_of_the_annotation_where_there_are_no_introns():
+    spans = [(i * 95, i * 95 + 99) for i in range(40)]
+    genes = [gene(f"g{i}", "+", [span], [span]) for i, span in enumerate(spans)]
+    letters = "ATG" + "C" * 5000
+    grammar = Grammar.of(genes, lambda interval: letters[interval.start : interval.end], 5000)
+    assert (grammar.donor, grammar.max_overlap) == (None, 4)
+    slipped = [*genes, gene("s", "+", [(4200, 4230), (4229, 4300)], [(4200, 4230), (4229, 4300)])]
+    assert Grammar.of(slipped, lambda i: letters[i.start : i.end], 5000).donor is None
+    spliced = [*genes, gene("s", "+", [(4200, 4230), (4280, 4300)], [(4200, 4230), (4280, 4300)])]
+    assert Grammar.of(spliced, lambda i: letters[i.start : i.end], 5000).max_overlap == 0

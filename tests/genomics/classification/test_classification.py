@@ -1,0 +1,218 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reformer.data.build import build_token_array
+from reformer.data.nucleotides import reverse_complement
+from reformer.data.tokens import TokenArray
+from reformer.errors import UserError
+from reformer.genomics.base_encoding import BaseEncoding
+from reformer.genomics.classification.batches import ClassificationBatches, padded
+from reformer.genomics.classification.classifier import ClassificationSettings, Classifier, softmax
+from reformer.genomics.classification.data import class_weights, deal, sequence_groups
+from reformer.genomics.classification.metrics import Classified, fit_temperature
+from reformer.genomics.coordinates import reverse_complement as complement_letters
+from reformer.genomics.formats.label_files import check_all_used, class_names, read_labels, targets
+from reformer.models.auto import ReformerConfig, ReformerForSequenceClassification
+from reformer.training.recipe import Stage
+from tests.training.conftest import TINY_MODEL
+
+ENCODING = BaseEncoding(2, orf_lengths=())
+
+
+def array_of(folder: Path, *texts: str) -> TokenArray:
+    (folder / "s.fa").write_text("".join(f">s{n}\n{text}\n" for n, text in enumerate(texts)))
+    return build_token_array(folder / "s.fa", folder / "cache")
+
+
+def random_texts(*lengths: int) -> list[str]:
+    generator = np.random.default_rng(0)
+    return ["".join(generator.choice(list("ACGT"), length)) for length in lengths]
+
+
+def write_labels(folder: Path, text: str) -> Path:
+    (folder / "l.tsv").write_text(text)
+    return folder / "l.tsv"
+
+
+def test_labels_are_read_with_their_lines(tmp_path: Path) -> None:
+    labels = read_labels([write_labels(tmp_path, "# name\tlabel\ns1\tb c\n\ns0\ta\r\n")])
+    assert {name: one.label for name, one in labels.items()} == {"s1": "b c", "s0": "a"}
+    assert labels["s0"].place.line == 4
+    assert class_names(labels) == ("a", "b c")
+    array = array_of(tmp_path, "ACGT", "AC")
+    assert targets(array, labels, ("a", "b c")).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("s0 a\n", "line 1: 1 column(s): expected a name, a tab and a label"),
+        ("s0\ta\tb\n", "line 1: 3 column(s)"),
+        ("s0\t \n", "line 1: the label is empty"),
+        ("\ta\n", "line 1: the name is empty"),
+        ("s0\ta\ns0\tb\n", "line 2: sequence 's0' has a label already"),
+        ("# nothing\n", "no label: expected lines"),
+    ],
+)
+def test_mistakes_in_labels_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_labels([write_labels(tmp_path, text)])
+    assert message in str(caught.value)
+    assert "l.tsv" in str(caught.value)
+
+
+def test_sequences_and_labels_must_match(tmp_path: Path) -> None:
+    array = array_of(tmp_path, "ACGT", "AC")
+    labels = read_labels([write_labels(tmp_path, "s0\ta\nS1\tb\n")])
+    with pytest.raises(UserError, match=r"sequence 's1' has no label in .*l\.tsv"):
+        targets(array, labels, ("a", "b"))
+    with pytest.raises(UserError, match=r"l\.tsv: sequence 'S1' is not in .*s\.fa, which has 's1'"):
+        check_all_used(labels, array)
+    with pytest.raises(UserError, match=r"line 1: label 'a' is unknown: expected one of 'b', 'c'"):
+        targets(array, labels, ("b", "c"))
+
+
+def test_identical_sequences_are_dealt_together_and_classes_evenly(tmp_path: Path) -> None:
+    texts = random_texts(*[30] * 40)
+    texts += [texts[0], texts[1], complement_letters(texts[2])]
+    array = array_of(tmp_path, *texts)
+    classes = np.array([0] * 30 + [1] * 10 + [0] * 3)
+    for both_strands, num_groups in ((False, 41), (True, 40)):
+        groups = sequence_groups(array, both_strands)
+        assert len(set(groups)) == num_groups
+        parts = deal(array, classes, 5, 3, both_strands)
+        assert parts[40] == parts[0]
+        assert parts[41] == parts[1]
+        assert not both_strands or parts[42] == parts[2]
+        for part in range(5):
+            chosen = classes[:40][parts[:40] == part]
+            assert len(chosen) == pytest.approx(8, abs=1)
+            assert (chosen == 1).sum() == 2
+    assert not np.array_equal(parts, deal(array, classes, 5, 4, True))
+    with pytest.raises(UserError, match="40 different sequences: expected as many as folds, 41"):
+        deal(array, classes, 41, 0, True)
+
+
+def test_an_epoch_has_every_sequence_once_with_its_label(tmp_path: Path) -> None:
+    texts = random_texts(*range(10, 34))
+    array = array_of(tmp_path, *texts)
+    classes = np.arange(24) % 3
+    stages = [Stage(length=64, steps=12, batch_size=4), Stage(length=16, steps=4, batch_size=2)]
+    batches = ClassificationBatches(array, classes, ENCODING, stages, 7, 1, other_strand=True)
+    assert len(batches) == 16
+    epochs = [np.concatenate([batches.rows(i) for i in range(first, first + 6)]) for first in (0, 6)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(24))] * 2
+    assert not np.array_equal(*epochs)
+    strands, starts = set(), set()
+    for index in range(16):
+        batch, spans = batches[index], batches.spans(index)
+        assert batch["labels"].tolist() == classes[batches.rows(index)].tolist()
+        longest = max(span.length for span in spans)
+        assert batch["input_ids"].shape == (len(spans), longest)
+        assert longest - min(span.length for span in spans) <= 3 or index >= 12
+        for number, (row, span) in enumerate(zip(batches.rows(index), spans, strict=True)):
+            strands.add(span.is_other_strand)
+            offset = span.start - array.records[int(row)].start
+            starts.add(offset)
+            assert span.length == min(len(texts[row]), 64 if index < 12 else 16)
+            tokens = array.window(span.start, span.length)
+            tokens = reverse_complement(tokens) if span.is_other_strand else tokens
+            real = batch["input_ids"][number, : span.length].numpy()
+            assert np.array_equal(real, ENCODING.ids(tokens))
+            if "attention_mask" in batch:
+                assert batch["attention_mask"][number].sum() == span.length
+    assert strands == {True, False}
+    assert len(starts) > 2
+    assert batches.num_tokens(12) == 2 * sum(map(len, texts))
+    assert batches.num_tokens(16) == batches.num_tokens(12) + sum(
+        span.length for index in range(12, 16) for span in batches.spans(index)
+    )
+
+
+def test_batches_larger_than_the_data_have_all_of_it(tmp_path: Path) -> None:
+    array = array_of(tmp_path, *random_texts(10, 11, 12))
+    stages = [Stage(length="full", steps=3, batch_size=1), Stage(length=64, steps=3, batch_size=8)]
+    batches = ClassificationBatches(array, np.arange(3), ENCODING, stages, 0, 1, other_strand=False)
+    assert sorted(int(batches.rows(index)[0]) for index in range(3)) == [0, 1, 2]
+    assert sorted(batches[4]["labels"].tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pooling", ["token", "mean"])
+def test_logits_do_not_depend_on_the_batch(tmp_path: Path, pooling: str) -> None:
+    texts = random_texts(20, 90, 41, 20)
+    array = array_of(tmp_path, *texts)
+    torch.manual_seed(0)
+    config = ReformerConfig(
+        **TINY_MODEL,
+        local_num_chunks_after=1,
+        classifier_pooling=pooling,
+        vocab_size=ENCODING.vocab_size,
+        num_labels=3,
+    )
+    model = ReformerForSequenceClassification(config).eval()
+    classifier = Classifier(model, ClassificationSettings(("a", "b", "c"), ENCODING))
+    together = classifier.logits(array)
+    other = classifier.logits(array, other_strand=True)
+    for row, record in enumerate(array.records):
+        tokens = array.window(record.start, record.length)
+        for expected, read in ((together, tokens), (other, reverse_complement(tokens))):
+            with torch.no_grad():
+                alone = model(**padded(ENCODING, [read])).logits[0]
+            assert np.allclose(alone, expected[row], atol=2e-5)
+    shared = sum(classifier.logits(array, process=(index, 2)) for index in range(2))
+    assert np.allclose(shared, together, atol=2e-5)
+    if pooling == "mean":  # the last base counts, though no attention reaches from it to the first
+        changed = "".join(reversed(texts[1][-30:]))
+        longer = array_of(tmp_path, texts[0], texts[1][:-30] + changed)
+        assert np.abs(classifier.logits(longer)[1] - together[1]).max() > 1e-5
+
+
+def test_class_weights_balance() -> None:
+    classes = np.array([0] * 6 + [1] * 2)
+    weights = class_weights(classes, 2, "balanced")
+    assert weights == [8 / 12, 2]
+    assert np.mean(np.array(weights)[classes]) == 1
+    assert class_weights(classes, 2, "none") is None
+
+
+def test_scores_are_those_of_the_definition() -> None:
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.1, 0.2, 0.7], [0.05, 0.9, 0.05]])
+    found = Classified(("a", "b", "c"), np.array([0, 1, 2, 2]), probabilities)
+    assert found.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 1]]
+    assert found.accuracy() == 0.5
+    assert found.top_k_accuracy(2) == 0.75
+    assert found.macro_f1() == pytest.approx((2 / 3 + 0 + 2 / 3) / 3)
+    assert found.nats() == pytest.approx(-np.log([0.6, 0.4, 0.7, 0.05]).mean())
+    # 0.6, 0.5, 0.7 and 0.9 fall into bins of their own
+    assert found.calibration_error() == pytest.approx((0.4 + 0.5 + 0.3 + 0.9) / 4)
+    assert json.loads(json.dumps(found.to_json()))["classes"]["c"]["recall"] == 0.5
+
+
+def test_the_temperature_that_made_the_labels_is_found() -> None:
+    generator = np.random.default_rng(0)
+    calibrated = 2 * generator.standard_normal((20_000, 4))
+    classes = (calibrated + generator.gumbel(size=calibrated.shape)).argmax(axis=1)
+    assert fit_temperature(2.5 * calibrated, classes) == pytest.approx(2.5, rel=0.05)
+    before = Classified(tuple("abcd"), classes, softmax(2.5 * calibrated)).calibration_error()
+    after = Classified(tuple("abcd"), classes, softmax(calibrated)).calibration_error()
+    assert after < before / 5
+    assert fit_temperature(np.eye(3), np.arange(3)) == pytest.approx(1 / 20, rel=1e-3)
+
+
+def test_settings_are_read_as_written_or_refused(tmp_path: Path) -> None:
+    settings = ClassificationSettings(("a", "b"), ENCODING, 1.5)
+    settings.write(tmp_path)
+    assert ClassificationSettings.read(tmp_path) == settings
+    file = tmp_path / "classification.json"
+    for text, message in (
+        ('{"format": "x"}', "expected"),
+        ('{"format": "reformer classification"}', "damaged"),
+        (file.read_text().replace("1.5", "-1"), "damaged"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            ClassificationSettings.read(tmp_path)

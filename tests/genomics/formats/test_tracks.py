@@ -1,0 +1,42 @@
+import numpy as np
+import pybigtools
+import pytest
+
+from reformer.genomics.formats.tracks import write_bigwig
+
+
+def test_pybigtools_reads_the_values(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {
+        "b": np.repeat(rng.normal(size=300), 7).astype(np.float32),
+        "a": rng.normal(size=50).astype("f4"),
+    }
+    values["b"][100:400] = np.nan
+    blocks = [(n, s, v[s : s + 64]) for n, v in values.items() for s in range(0, len(v), 64)]
+    lengths = {"b": 2100, "a": 60, "empty": 9}
+    write_bigwig(tmp_path / "x.bw", lengths, blocks)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.bw"]
+    with pybigtools.open(str(tmp_path / "x.bw")) as file:
+        assert {name: file.chroms()[name] for name in ("a", "b")} == {"a": 60, "b": 2100}
+        for name, expected in values.items():
+            found = file.values(name, 0, len(expected), fillna=np.nan, oob=np.nan)
+            np.testing.assert_array_equal(found, expected.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([("x", 0, np.ones(3)), ("y", 0, np.ones(3)), ("x", 3, np.ones(3))], "block of 'x'"),
+        ([("z", 0, np.ones(3))], "block of 'z': expected a known sequence"),
+        ([("x", 4, np.ones(3)), ("x", 2, np.ones(2))], "block [2, 4) of 'x': expected in [7, 10)"),
+        ([("x", 8, np.ones(3))], "block [8, 11) of 'x': expected in [0, 10)"),
+        ([("x", 0, np.array([1.0, np.inf]))], "an infinite value in block [0, 2) of 'x'"),
+        ([("x", 0, np.array([np.nan]))], "no value to write"),
+        ([], "no value to write"),
+    ],
+)
+def test_blocks_that_are_wrong_leave_nothing(tmp_path, blocks, message):
+    with pytest.raises(ValueError) as caught:
+        write_bigwig(tmp_path / "x.bw", {"x": 10, "y": 10}, blocks)
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
