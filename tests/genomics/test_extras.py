@@ -33,7 +33,8 @@ def test_a_missing_library_is_named_with_its_extra(library, call):
 
 
 def test_no_library_is_imported_before_it_is_used():
-    modules = ["annotation", "bed", "genome", "structures", "tables", "tracks", "variants"]
+    formats = [f"formats.{name}" for name in ("annotation", "bed", "structures", "tables", "tracks")]
+    modules = [*formats, "genome", "variants.vcf"]
     code = "".join(f"import reformer.genomics.{name}\n" for name in modules)
     code += "import sys; print({'pysam', 'Bio', 'gemmi', 'pybigtools'} & sys.modules.keys())"
     code += "; print({'pyarrow', 'h5py', 'torch'} & sys.modules.keys())"

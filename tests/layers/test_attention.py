@@ -92,8 +92,9 @@ def test_lsh_attention_by_level_equals_a_loop_over_queries() -> None:
     assert len(levels) == 5
     begin = 0
     for level, (end, num_buckets) in enumerate(levels):
-        buckets = layer._hash(q[:, :, :end], factors(num_buckets, D), level, None, None)
-        assert len(buckets.unique()) == num_buckets
+        found_factors = factors(num_buckets, D)
+        buckets = layer._hash(q[:, :, :end], found_factors, level, None, None)
+        assert len(buckets.unique()) == math.prod(found_factors)
         for h in range(2):
             for p in range(begin, end):
                 seen = []
@@ -119,7 +120,7 @@ def test_factors_are_even_and_multiply_to_about_the_number(power: int, head_size
     found = factors(1 << power, head_size)
     assert 0.65 * 2**power <= math.prod(found) <= 1.125 * 2**power
     assert all(n % 2 == 0 for n in found) or found == (1,)
-    assert max(found) <= 136
+    assert max(found) <= 144
 
 
 @pytest.mark.parametrize(("head_size", "largest"), [(48, 13), (64, 16), (128, 14)])

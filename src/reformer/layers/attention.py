@@ -429,17 +429,19 @@ def factors(num_buckets: int, head_size: int) -> tuple[int, ...]:
 
     n buckets take n / 2 columns of a rotation, and no more than D columns are orthonormal. Factors that
     take many more are not independent and fill their buckets unevenly; a small third one saves columns.
-    Even so several factors are less even than one. They multiply to a little more than was asked, as
-    buckets of C keys on average hide a repeat from too many queries; beyond 2 D^2, where columns are
-    short and few causal queries come, to a little less (measured by `python -m benchmarks.visibility`).
+    Buckets of C keys on average hide a repeat from too many queries: from 16 on, the factors multiply to
+    an eighth or, where columns are short, a sixteenth more than was asked. Beyond 2 D^2, where few causal
+    queries come, they multiply to a little less (measured by `python -m benchmarks.visibility`).
     """
     if num_buckets <= _LARGEST_FACTOR:
-        return (num_buckets,)
+        return (num_buckets + num_buckets // 16 * 2,)
     first = 1 << (num_buckets.bit_length() // 2)
     second = num_buckets // first
     third = 2 * math.ceil(num_buckets / (2 * head_size**2))
     if first + second <= 2 * head_size or head_size % 2 or 4 * third > head_size:
-        return second, first + _even_share(first)
+        eighth = first // 8
+        fits = first + eighth + second <= 2 * head_size
+        return second, first + (eighth if fits else _even_share(first))
     if third == 2:
         second = num_buckets // (2 * head_size * third) * 2
         return third, second, head_size + _even_share(head_size)
