@@ -255,8 +255,8 @@ inline int find_stretches(Stretch* stretches, const Tile& tile, const Run& run) 
   return count;
 }
 
-// How often the queries of a tile see the keys of a slot, over all rounds: log2 of it.
-inline Float log2_count(const Problem& p, const Plan& plan, const Tile& tile, int32_t key, int first_lane) {
+// How often the queries of a tile see the keys of a slot, over all rounds: the logarithm of it.
+inline Float log_count(const Problem& p, const Plan& plan, const Tile& tile, int32_t key, int first_lane) {
   Float result;
   for (int lane = 0; lane < kLanes; ++lane) {
     const int32_t query = tile.query[first_lane + lane];
@@ -270,38 +270,35 @@ inline Float log2_count(const Problem& p, const Plan& plan, const Tile& tile, in
         for (slot -= plan.num_slots; slot < hi; slot += plan.num_slots) count += slot >= lo;
       }
     }
-    result[lane] = count > 1 ? __builtin_log2f((float)count) : 0.0f;
+    result[lane] = count > 1 ? __builtin_logf((float)count) : 0.0f;
   }
   return result;
 }
 
 // What kLanes queries of a tile see of a run, and how their scores become weights.
 struct Lanes {
-  Int lo, position;
+  Int lo, last, self;  // the last position that is seen, and the one whose score is replaced
   Uint width, dropout_seed;
-  bool causal, penalize_self;
   bool dropout;
   Int dropout_threshold;
   float dropout_scale;
 
   Lanes(const Problem& p, const Tile& tile, int first_lane)
       : lo(load<Int>(tile.lo + first_lane)),
-        position(load<Int>(tile.position + first_lane)),
+        last(p.causal ? load<Int>(tile.position + first_lane) : broadcast(INT32_MAX)),
+        self(p.penalize_self ? load<Int>(tile.position + first_lane) : broadcast(-1)),
         width((Uint)(load<Int>(tile.hi + first_lane) - lo)),
         dropout_seed(load<Uint>(tile.dropout_seed + first_lane)),
-        causal(p.causal),
-        penalize_self(p.penalize_self),
         dropout(p.dropout_scale != 0),
         dropout_threshold(broadcast((int32_t)p.dropout_threshold)),
         dropout_scale((float)p.dropout_scale) {}
 
   Int sees(int32_t slot, int32_t k_position) const {
-    const Int seen = (Uint)(broadcast(slot) - lo) < width;
-    return causal ? seen & (broadcast(k_position) <= position) : seen;
+    return ((Uint)(broadcast(slot) - lo) < width) & (broadcast(k_position) <= last);
   }
 
   // The query's own key, where that is penalised.
-  Int own(int32_t k_position) const { return penalize_self ? broadcast(k_position) == position : Int{}; }
+  Int own(int32_t k_position) const { return broadcast(k_position) == self; }
 
   // Dropout decides by position: see ops/dropout.py.
   Float drop(int32_t k_position, Float weight) const {
@@ -424,10 +421,21 @@ inline void look_ahead(Prefetcher& ahead, const Plan& plan, const Row& row, cons
   }
 }
 
+// Subtracts from each score the logarithm of how often the query sees the key, where that was counted.
+inline void correct_duplicates(Workspace& w, const Problem& p, const Plan& plan, int count) {
+  if (!plan.slot_of_key) return;
+  for (int s = 0; s < count; ++s) {
+    const Stretch part = w.stretches[s];
+    for (int i = 0; i < part.length; ++i)
+      for (int lane = 0; lane < kTile; lane += kLanes) {
+        float* score = w.scores + (part.first_row + i) * kTile + lane;
+        store(score, load<Float>(score) - log_count(p, plan, w.tile, w.run.position[part.first_key + i], lane));
+      }
+  }
+}
+
 // Masks scores in place, in units of log2; returns the highest of each query, or `highest` where that is more.
-inline Float mask_scores(Workspace& w, const Problem& p, const Plan& plan, int count, int lane, Float highest) {
-  const Lanes lanes(p, w.tile, lane);
-  const bool duplicates = plan.slot_of_key;
+inline Float mask_scores(Workspace& w, const Lanes& lanes, int count, int lane, Float highest) {
   for (int s = 0; s < count; ++s) {
     const Stretch part = w.stretches[s];
     float* score = w.scores + part.first_row * kTile + lane;
@@ -435,7 +443,6 @@ inline Float mask_scores(Workspace& w, const Problem& p, const Plan& plan, int c
     const int32_t first_slot = w.run.first + part.first_key;
     for (int i = 0; i < part.length; ++i, score += kTile) {
       Float x = select(lanes.own(position[i]), broadcast(kSelfScore), load<Float>(score) * kLog2E);
-      if (duplicates) x -= log2_count(p, plan, w.tile, position[i], lane);
       x = select(lanes.sees(first_slot + i, position[i]), x, broadcast(kMasked));
       store(score, x);
       highest = max(x, highest);
@@ -453,6 +460,7 @@ struct Merge {
 template <Element element>
 inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count, Merge& merge) {
   const Tile& tile = w.tile;
+  correct_duplicates(w, p, plan, count);
   for (int i = 0; i < kTile; ++i) {
     merge.highest[i] = i < tile.count ? row.highest[tile.query[i]] : kMasked;
     merge.total[i] = i < tile.count ? row.total[tile.query[i]] : 0;
@@ -460,7 +468,7 @@ inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row&
   for (int lane = 0; lane < kTile; lane += kLanes) {
     const Lanes lanes(p, tile, lane);
     const Float old = load<Float>(merge.highest + lane);
-    const Float best = mask_scores(w, p, plan, count, lane, old);
+    const Float best = mask_scores(w, lanes, count, lane, old);
     const Float reference = select(best > broadcast(kMasked), best, Float{});
     const Float weight_of_old = exp2(old - reference);
     Float sum = load<Float>(merge.total + lane) * weight_of_old;
@@ -470,7 +478,7 @@ inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row&
       float* score = w.scores + part.first_row * kTile + lane;
       for (int i = 0; i < part.length; i += 2, score += 2 * kTile) {
         Float x = exp2(load<Float>(score) - reference), y = exp2(load<Float>(score + kTile) - reference);
-        sum = sum + x + y;
+        sum += x + y;
         if (lanes.dropout) {
           x = lanes.drop(position[i], x);
           y = lanes.drop(position[i + 1], y);

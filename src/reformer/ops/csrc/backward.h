@@ -43,15 +43,14 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
     inverse_total[i] = filled && row.total[query] != 0 ? 1 / row.total[query] : 0;
     delta[i] = filled ? row.delta[query] : 0;
   }
+  correct_duplicates(w, p, plan, count);
   for (int lane = 0; lane < kTile; lane += kLanes) {
     const Lanes lanes(p, tile, lane);
     const Float reference = load<Float>(highest + lane), factor = load<Float>(inverse_total + lane);
     const Float mean = load<Float>(delta + lane);
-    const bool duplicates = plan.slot_of_key;
     const auto of_key = [&](const float* score, const float* grad_weight, int32_t slot, int32_t position) {
       const Int own = lanes.own(position), seen = lanes.sees(slot, position);
-      Float x = select(own, broadcast(kSelfScore), load<Float>(score) * kLog2E);
-      if (duplicates) x -= log2_count(p, plan, tile, position, lane);
+      const Float x = select(own, broadcast(kSelfScore), load<Float>(score) * kLog2E);
       Float weight = exp2(select(seen, x, broadcast(kMasked)) - reference) * factor;
       Float grad = load<Float>(grad_weight);
       if (lanes.dropout) grad = lanes.drop(position, grad);

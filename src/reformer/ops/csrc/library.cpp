@@ -20,7 +20,7 @@ extern const Kernels kAvx512Bf16;
 
 namespace {
 
-constexpr int64_t kPlannedKeys = 1 << 22;      // of the rows that are planned together, in all rounds
+constexpr int64_t kPlannedKeys = 1 << 16;      // of the rows that are worked on together, in all rounds
 constexpr int64_t kDeltaQueries = 1 << 10;     // of one task
 constexpr int64_t kHashTokens = 1 << 10;       // likewise
 constexpr int64_t kQueriesWorthAThread = 1 << 9;

@@ -4,7 +4,6 @@
 #include "vec.h"
 
 #ifdef REFORMER_BF16
-#include <immintrin.h>
 constexpr bool kHasPairs = true;
 #else
 constexpr bool kHasPairs = false;
