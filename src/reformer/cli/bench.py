@@ -34,10 +34,10 @@ def bench(
     out: Annotated[Path, typer.Option(help="The folder for JSON and pictures.")] = Path("runs/bench"),
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Time LSH attention and training steps on this machine, next to what one would use instead.
+    r"""Time LSH attention and training steps on this machine, next to what one would use instead.
 
     Contenders are right before they are measured. Those that are not installed are left out and named;
-    `pip install 'reformer-torch[bench]'` brings all. Ctrl-C keeps what was measured.
+    `pip install 'reformer-torch\[bench]'` brings all. Ctrl-C keeps what was measured.
     """
     if worker is not None:
         from reformer.bench.registry import CASES
