@@ -4,11 +4,11 @@
 
 Run it from the root of the repository. In this order: every kernel against the reference in float64, in the
 cases of the test suite; the op at 1K to 1M tokens next to flash attention (SDPA), in bfloat16; training steps
-of a model next to transformers' Reformer; one training step of a large model on 1,048,576 tokens. `gpu.json`
-is written anew after each part, so that a run that is cut leaves what it had. Without a green comparison with
-the reference, no speed-up is printed. Goals: forward and backward in bfloat16 at least 8 times as fast as
-flash attention at 65,536 tokens and 80 times at 1,048,576, the same speed at or below 8,192; the large step
-within 40 GB and 15 s.
+of a model next to transformers' Reformer; decoding with and without a CUDA graph; one training step of a
+large model on 1,048,576 tokens. `gpu.json` is written anew after each part, so that a run that is cut leaves
+what it had. Without a green comparison with the reference, no speed-up is printed. Goals: forward and
+backward in bfloat16 at least 8 times as fast as flash attention at 65,536 tokens and 80 times at 1,048,576,
+the same speed at or below 8,192; the large step within 40 GB and 15 s.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_correctness import check_cases, check_timed_shapes
+from benchmarks.gpu_decoding import decoding
 from benchmarks.gpu_ops import time_ops
 from benchmarks.gpu_training import large_step, training_steps
 from reformer.bench.machine import describe_machine
@@ -95,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     results.put("agrees", agrees)
     run_part(results, "ops", lambda: time_ops(stop, print_ratios=agrees))
     run_part(results, "training steps", lambda: training_steps(stop, print_ratios=agrees))
+    run_part(results, "decoding", decoding)
     run_part(results, "large step", lambda: large_step(stop))
     print(f"wrote {results.path}", flush=True)
     return 0 if agrees else 1

@@ -34,7 +34,12 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     `free` int32 `[B, H, L]` entries, of which the first `num_free` may be written next.
     While levels are to come also `pending` `[B, H, P, D]`, queries that are yet to be hashed for them, and
     for each level `ids.LEVEL` int32 `[B, H, R, L]`.
+
+    `numbers` has what changes with every token, and `_cursor` int64 `[3]` the same on the device: which of
+    `free` comes next, the clock of `born`, and where in `pending` the next query goes.
     """
+
+    can_replay = True
 
     def __init__(self, kind: LSHSelfAttention):
         super().__init__(kind)
@@ -46,25 +51,33 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     # Reading one token.
 
     @override
-    def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
-        numbers = self.numbers
-        if numbers["next_free"] == numbers["num_free"]:
+    def before_step(self) -> None:
+        if self.numbers["next_free"] == self.numbers["num_free"]:
             self._make_room()
-        if "pending" in self.state:
-            self.state["pending"][:, :, numbers["pending"]] = q
-            numbers["pending"] += 1
+
+    @override
+    def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         read = self._read_compiled if cpu_decoding.runs_on(q) else self._read_one
-        mixed = read(q, k, v, token)
-        numbers["next_free"] += 1
-        numbers["clock"] += 1
+        return read(q, k, v, token)
+
+    @override
+    def after_step(self, lengths: list[int]) -> None:
+        self.numbers["next_free"] += 1
+        self.numbers["clock"] += 1
         if "pending" in self.state:
-            self._advance(token)
-        return mixed
+            self.numbers["pending"] += 1
+            self._advance(lengths)
+
+    @override
+    def tensors(self) -> list[Tensor]:
+        return [*self.state.values(), self._cursor, self._entry_offset, self._ring_offset]
 
     def _read_compiled(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         """What `_read_one` does."""
         compiled, state = token.compiled(q, k, v, self.kind.shape.rope_theta), self.state
         kv, ring, count, born, free = (state[name] for name in ("kv", "ring", "count", "born", "free"))
+        if "pending" in state:
+            state["pending"][:, :, self.numbers["pending"]] = q
 
         def read(rows: slice, level: int) -> Tensor:
             return cpu_decoding.bucket_step(
@@ -87,18 +100,22 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     def _read_one(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         """Put a token `[B, H, D]` into the rings and attend to those of its bucket."""
         (B, H, D), R, W = q.shape, self.kind.num_hashes, self.width
-        slot = self.state["free"][:, :, self.numbers["next_free"]].reshape(-1)
+        next_free, clock, pending = self._cursor.split(1)
+        if "pending" in self.state:
+            self.state["pending"].index_copy_(2, pending, q[:, :, None])
+        slot = self.state["free"].index_select(2, next_free).view(-1)
         ids = self._hash_one(q)
         q, k = token.rotate(q, k, self.kind.shape.rope_theta)
         kv, ring, count = self.state["kv"], self.state["ring"], self.state["count"].view(-1)
         entry = slot + self._entry_offset
         kv.view(-1, 2 * D).index_copy_(0, entry, torch.cat([k, v], dim=-1).view(B * H, 2 * D))
-        self.state["born"].view(-1).index_fill_(0, entry, self.numbers["clock"])
+        self.state["born"].view(-1).index_copy_(0, entry, clock.int().expand(B * H))
         bucket = (ids.reshape(B * H, R) + self._ring_offset).view(-1)
         members = count.index_select(0, bucket)
         ring.view(-1).index_copy_(0, bucket * W + members % W, slot.repeat_interleave(R))
         count.index_copy_(0, bucket, members + 1)
         seen = ring.view(-1, W).index_select(0, bucket).view(B * H, R * W)
+        self._cursor.add_(1)
         return self._attend_one(q.view(B * H, D), seen, slot).view(B, H, D)
 
     def _attend_one(self, q: Tensor, seen: Tensor, own: Tensor) -> Tensor:
@@ -318,7 +335,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
 
     # Levels.
 
-    def _advance(self, token: NextToken) -> None:
+    def _advance(self, lengths: list[int]) -> None:
         """Go on to the next level where a row has come to its end."""
         self.numbers["columns"] += 1
         self._tokens_to_level -= 1
@@ -326,7 +343,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             self._hash_pending()
         if self._tokens_to_level:
             return
-        lengths, T = [n + 1 for n in token.lengths], self.numbers["columns"]
+        T = self.numbers["columns"]
         levels = [self.kind.level_of(n) for n in lengths]
         ids = {level: self.state[f"ids.{level}"] for level in set(levels)}
         self.state["ring"], self.state["count"] = self._rings(ids, levels, T)
@@ -347,6 +364,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         for level in range(min(self._levels), self.kind.last_level + 1):
             self.state[f"ids.{level}"][..., start:stop] = self._hash_many(q, level, None)
         self.numbers["pending"] = 0
+        self._place_cursor()
 
     @override
     def restored(self, lengths: list[int]) -> None:
@@ -361,6 +379,11 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         self._tokens_to_level = min(ends, default=0)
         self._entry_offset = torch.arange(B * H, device=device) * self.state["kv"].shape[2]
         self._ring_offset = (torch.arange(B * H * R, device=device) * N).view(B * H, R)
+        self._cursor = torch.empty(3, dtype=torch.int64, device=device)
+        self._place_cursor()
+
+    def _place_cursor(self) -> None:
+        self._cursor.copy_(torch.tensor([self.numbers[name] for name in ("next_free", "clock", "pending")]))
 
     # The store.
 
@@ -391,8 +414,10 @@ class BucketCache(LayerCache[LSHSelfAttention]):
                 self.state[name] = longer(self.state[name], 3, size)
             self._entry_offset = torch.arange(len(self._entry_offset), device=kv.device) * size
             held = longer(held, 2, size)
-        self.state["free"] = held.to(torch.uint8).argsort(dim=-1, stable=True).int()
+        free = held.to(torch.uint8).argsort(dim=-1, stable=True).int()
+        self.state["free"] = self.state["free"].copy_(free) if size == L else free
         self.numbers |= {"next_free": 0, "num_free": num_free + size - L}
+        self._place_cursor()
 
 
 def _fill_rings(ids: Tensor, ring: Tensor, count: Tensor) -> None:

@@ -27,11 +27,14 @@ class NextToken:
     Args:
         lengths: tokens that each row has read, which is the position of the next one.
         device: of the model.
+        positions: the same as a tensor int64 `[B]`, where one is there.
     """
 
-    def __init__(self, lengths: list[int], device: torch.device):
+    def __init__(self, lengths: list[int], device: torch.device, positions: Tensor | None = None):
         self.lengths = lengths
         self.device = device
+        if positions is not None:
+            self.positions = positions
         self._rotations: dict[tuple[int, float, torch.dtype], tuple[Tensor, Tensor]] = {}
         self._windows: dict[tuple[int, int, torch.dtype], tuple[Tensor, Tensor]] = {}
 
@@ -73,10 +76,10 @@ class NextToken:
         key = (chunk_length, num_chunks_before, dtype)
         if key not in self._windows:
             size = (num_chunks_before + 1) * chunk_length
-            rows = torch.tensor([p if p < size else size + p % size for p in self.lengths])
+            place = self.positions % size
+            rows = torch.where(self.positions < size, place, size + place)
             biases = _window_biases(chunk_length, num_chunks_before, dtype, self.device)
-            bias = biases.index_select(0, rows.to(self.device))
-            self._windows[key] = self.positions % size, bias[:, None, None]
+            self._windows[key] = place, biases.index_select(0, rows)[:, None, None]
         return self._windows[key]
 
 
@@ -89,6 +92,7 @@ class LayerCache(ABC, Generic[Kind]):
 
     is_compileable = False
     is_croppable = False
+    can_replay = False  # whether the operations of `step` are the same for each token
 
     def __init__(self, kind: Kind):
         self.kind = kind
@@ -110,9 +114,19 @@ class LayerCache(ABC, Generic[Kind]):
             `[B, H, S, D]`: what the parallel forward over all tokens gives for the new ones.
         """
 
+    def before_step(self) -> None:
+        """What the next token asks for now and then, such as more memory."""
+
     @abstractmethod
     def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
         """Read one token of each row: `[B, H, D]` each; see `extend`."""
+
+    def after_step(self, lengths: list[int]) -> None:
+        """Count the token, now that it is among those that each row has read."""
+
+    def tensors(self) -> list[Tensor]:
+        """All that `step` reads or writes; while they are the same, so are its operations."""
+        return list(self.state.values())
 
     def restored(self, lengths: list[int]) -> None:
         """Called when rows or the whole state have been replaced: work out what follows from them."""
@@ -137,6 +151,8 @@ class WindowCache(LayerCache[LocalSelfAttention]):
     Where chunks are cut as transformers cuts them (`as_transformers`), the parallel forward over fewer chunks
     than the window looks back sees some of them twice; here each is seen once.
     """
+
+    can_replay = True
 
     @override
     def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
@@ -186,7 +202,7 @@ class WindowCache(LayerCache[LocalSelfAttention]):
         q, k = token.rotate(q, k, theta)
         new = torch.cat([k, v], dim=-1)
         if len(place) == 1:
-            kv[:, :, token.lengths[0] % kv.shape[2]] = new
+            kv.index_copy_(2, place, new[:, :, None])
         else:
             kv[torch.arange(len(place), device=kv.device), :, place] = new
         return _attend_one(q, kv[..., :D], kv[..., D:], bias)

@@ -13,6 +13,7 @@ from reformer.layers.attention import FullSelfAttention, LocalSelfAttention, LSH
 from reformer.layers.bucket_cache import BucketCache
 from reformer.layers.chunk_cache import ChunkCache
 from reformer.layers.decoding import FullCache, LayerCache, WindowCache
+from reformer.models.replay import Replay
 
 if TYPE_CHECKING:
     from reformer.layers.reversible import ReversibleStack
@@ -30,6 +31,12 @@ class ReformerCache(Cache):
 
     Of a decoder that reads an encoder's output, all beams of a source share its keys and values.
 
+    Args:
+        stack: the layers.
+        replay: how to repeat the operations of a token with the next one, `Replay()` for a CUDA graph; or
+            None. Layers that grow with what has been read, "full" ones and those with window "chunk", go
+            without.
+
     Attributes:
         memory: for each layer with cross-attention the keys and values of the source, projected once.
         columns: how many tokens, padding included, were given to the model.
@@ -38,11 +45,12 @@ class ReformerCache(Cache):
 
     layers: list[LayerCache[Any]]  # type: ignore[assignment]
 
-    def __init__(self, stack: ReversibleStack):
+    def __init__(self, stack: ReversibleStack, replay: Replay | None = None):
         super().__init__(layers=[_layer_cache(layer.attention.self_attention) for layer in stack.layers])  # type: ignore
         self.columns = 0
         self.lengths: list[int] = []
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
+        self.replay = replay
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """How many tokens, padding included, were given to the model."""
@@ -88,6 +96,7 @@ class ReformerCache(Cache):
     def forked(self, copies: int) -> ReformerCache:
         """A cache that goes on by itself from here, with so many copies of each row behind one another."""
         fork = copy(self)
+        fork.replay = self.replay and Replay(self.replay.record)
         fork.layers = [copy(layer) for layer in self.layers]
         for layer in fork.layers:
             layer.numbers = dict(layer.numbers)

@@ -136,11 +136,35 @@ def _attend_to_memory(
 
 
 def _read_one(stack: ReversibleStack, x: Tensor, cache: ReformerCache, memory: Memory | None) -> Tensor:
-    """One token `[B, d]` of each row.
+    """One token `[B, d]` of each row."""
+
+    def step(x: Tensor, token: NextToken) -> Tensor:
+        return _step(stack, x, token, cache, memory)
+
+    for layer_cache in cache.layers:
+        layer_cache.before_step()
+    if cache.replay is None or not all(layer_cache.can_replay for layer_cache in cache.layers):
+        hidden = step(x, NextToken(cache.lengths, x.device))
+    else:
+        tensors = [tensor for layer_cache in cache.layers for tensor in layer_cache.tensors()]
+        tensors += [tensor for pair in cache.memory.values() for tensor in pair]
+        hidden = cache.replay(step, x, cache.lengths, tensors)
+    if not hidden.abs().amax() < (LIMIT if isinstance(stack.residual, FixedPoint) else torch.inf):
+        raise FloatingPointError(
+            f"position {max(cache.lengths)}: a residual stream left [-{LIMIT:g}, {LIMIT:g}), or is NaN"
+        )
+    for layer_cache in cache.layers:
+        layer_cache.after_step([n + 1 for n in cache.lengths])
+    return hidden.to(torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
+
+
+def _step(
+    stack: ReversibleStack, x: Tensor, token: NextToken, cache: ReformerCache, memory: Memory | None
+) -> Tensor:
+    """Both streams `[B, 2d]` of one token `[B, d]` of each row, by operations that are the same for each.
 
     Streams of int32 are kept in float64 here, which holds their values exactly, in fewer operations.
     """
-    token = NextToken(cache.lengths, x.device)
     exact, dtype, B = isinstance(stack.residual, FixedPoint), x.dtype, len(x)
     wide = torch.promote_types(dtype, torch.float32)
     scale = 2.0**FRACTION_BITS
@@ -166,9 +190,4 @@ def _read_one(stack: ReversibleStack, x: Tensor, cache: ReformerCache, memory: M
         else:
             update = branch(source, None)
         add(streams[number % 2], update)
-    hidden = torch.cat(streams, dim=-1)
-    if not hidden.abs().amax() < (LIMIT if exact else torch.inf):
-        raise FloatingPointError(
-            f"position {max(cache.lengths)}: a residual stream left [-{LIMIT:g}, {LIMIT:g}), or is NaN"
-        )
-    return hidden.to(wide).to(dtype)
+    return torch.cat(streams, dim=-1)
