@@ -27,7 +27,8 @@ MODEL: dict[str, Any] = {
 def decoding() -> dict[str, Any]:
     """Milliseconds per token, and how far apart the logits of the two ways are."""
     torch.manual_seed(0)
-    model = ReformerForCausalLM(ReformerConfig(**MODEL)).cuda().eval()
+    with torch.device("cuda"):
+        model = ReformerForCausalLM(ReformerConfig(**MODEL)).eval()
     ids = torch.randint(256, (1, CONTEXT + NUM_TOKENS), device="cuda")
     cache = ReformerCache(model.reformer.encoder)
     with torch.no_grad():

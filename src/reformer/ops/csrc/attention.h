@@ -478,7 +478,7 @@ inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row&
       float* score = w.scores + part.first_row * kTile + lane;
       for (int i = 0; i < part.length; i += 2, score += 2 * kTile) {
         Float x = exp2(load<Float>(score) - reference), y = exp2(load<Float>(score + kTile) - reference);
-        sum += x + y;
+        sum = sum + x + y;  // key by key: in pairs, later tokens could change a bit of it
         if (lanes.dropout) {
           x = lanes.drop(position[i], x);
           y = lanes.drop(position[i + 1], y);
