@@ -102,7 +102,7 @@ _PROBLEMS: dict[str, type[ctypes.Structure]] = {
     "hash_problem": _HashProblem,
     "decode_problem": DecodeProblem,
 }
-_FUNCTIONS = {"forward": _Problem, "backward": _Problem, "hash": _HashProblem, "decode": DecodeProblem}
+_FUNCTIONS = {"hash": _HashProblem, "decode": DecodeProblem}
 
 
 class _Library:
@@ -128,7 +128,7 @@ class _Library:
         for name, problem in _FUNCTIONS.items():
             function = getattr(functions, f"reformer_{name}")
             function.argtypes = [ctypes.POINTER(problem), ctypes.c_int64, ctypes.c_int64]
-            function.restype = ctypes.c_int32
+        functions.reformer_attend.argtypes = [ctypes.POINTER(_Problem), *[ctypes.c_int64] * 4]
         return functions
 
     @cached_property
@@ -140,9 +140,9 @@ class _Library:
                 names.append(name.decode())
         return names
 
-    def run(self, name: str, problem: ctypes.Structure) -> None:
+    def run(self, name: str, *arguments: Any) -> None:
         function = getattr(self.functions, f"reformer_{name}")
-        error = function(ctypes.byref(problem), self.instruction_set, torch.get_num_threads())
+        error = function(*arguments, self.instruction_set, torch.get_num_threads())
         if error:
             raise RuntimeError(f'backend "cpu": {_ERRORS[error]}')
 
@@ -251,12 +251,12 @@ def _attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and of each query `[B, H, Tq]` its highest score (log2 units) and sum of exponentials."""
     options = (window, chunk_length, before, after, causal, penalize_self, correct_duplicates, dropout)
-    out = _zeros_like(q, v.shape[-1])
+    out = _result_like(q, v.shape[-1])
     highest = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     total = torch.zeros_like(highest)
     tensors = {"q": q, "k": k, "v": v, "out": out, "highest": highest, "total": total}
-    _run_levels("forward", tensors, q_buckets, k_buckets, key_padding_mask, *options, dropout_seed)
-    return out.to(q.dtype), highest, total
+    _run_levels(False, tensors, q_buckets, k_buckets, key_padding_mask, *options, dropout_seed)
+    return out, highest, total
 
 
 @torch.library.custom_op("reformer::cpu_attention_backward", mutates_args=(), device_types="cpu")
@@ -283,16 +283,16 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     options = (window, chunk_length, before, after, causal, penalize_self, correct_duplicates, dropout)
-    gradients = {f"grad_{name}": _zeros_like(x) for name, x in (("q", q), ("k", k), ("v", v))}
-    tensors = {"q": q, "k": k, "v": v, "out": out.float(), "highest": highest, "total": total} | gradients
+    gradients = {f"grad_{name}": _result_like(x, x.shape[-1]) for name, x in (("q", q), ("k", k), ("v", v))}
+    tensors = {"q": q, "k": k, "v": v, "out": out, "highest": highest, "total": total} | gradients
     tensors |= {"grad_out": grad_out, "delta": torch.empty_like(highest)}
-    _run_levels("backward", tensors, q_buckets, k_buckets, key_padding_mask, *options, dropout_seed)
-    grad_q, grad_k, grad_v = (x.to(q.dtype) for x in gradients.values())
+    _run_levels(True, tensors, q_buckets, k_buckets, key_padding_mask, *options, dropout_seed)
+    grad_q, grad_k, grad_v = gradients.values()
     return grad_q, grad_k, grad_v
 
 
 def _run_levels(
-    name: str,
+    backward: bool,
     tensors: dict[str, Tensor],
     q_buckets: Sequence[Tensor],
     k_buckets: Sequence[Tensor],
@@ -307,13 +307,14 @@ def _run_levels(
     dropout: float,
     dropout_seed: int,
 ) -> None:
-    """Run a kernel on the queries and keys of each level in turn."""
+    """Write the output, or the gradients, of the queries of all levels."""
     B, H, Tq, D = tensors["q"].shape
     if not B * H:
         return
     per_head = {key: tensors[key] for key in _PER_HEAD if key in tensors}
     tensors = {key: _with_contiguous_vectors(x) for key, x in tensors.items() if key not in per_head}
     of_keys = {"k", "v", "grad_k", "grad_v"}
+    problems, alive = [], []
     start = 0
     for level in range(max(1, len(q_buckets))):
         buckets = None
@@ -339,19 +340,19 @@ def _run_levels(
             setattr(problem, field, _Rows.of(x if field in of_keys else x[:, :, start:]))
         if buckets is not None:
             problem.q_buckets, problem.k_buckets = (_Buckets(x.data_ptr(), *x.stride()) for x in buckets)
-        library.run(name, problem)
-        if name == "forward" and len(q_buckets) > 1:
-            for key, x in of_level.items():
-                per_head[key][:, :, start : start + num_queries] = x
+        problems.append(problem)
+        alive.append((buckets, of_level))
         start += num_queries
+    library.run("attend", (_Problem * len(problems))(*problems), len(problems), backward)
+    if not backward and len(problems) > 1:
+        for key, x in per_head.items():
+            torch.cat([of_level[key] for _, of_level in alive], dim=2, out=x)
 
 
-def _zeros_like(x: Tensor, size: int | None = None) -> Tensor:
-    """Zeros in float32 with the shape and layout of x, or with vectors of another size."""
-    layout = Layout.of(x)
-    B, H, T, D = x.shape
-    rows = with_large_pages(torch.empty(B * H * T, size or D, dtype=torch.float32))
-    return layout.tensor(rows.zero_())
+def _result_like(x: Tensor, size: int) -> Tensor:
+    """A tensor with the dtype and layout of x: zeros in float32, to which the kernels add, or bfloat16."""
+    rows = with_large_pages(x.new_empty(x.shape[:3].numel(), size))
+    return Layout.of(x).tensor(rows.zero_() if x.dtype == torch.float32 else rows)
 
 
 def _with_contiguous_vectors(x: Tensor) -> Tensor:
@@ -419,7 +420,7 @@ def hash_vectors(x: Tensor, rotations: Tensor, factors: Sequence[int], padding_m
         mask=_Mask.of(padding_mask),
         buckets=buckets.data_ptr(),
     )  # fmt: skip
-    library.run("hash", problem)
+    library.run("hash", ctypes.byref(problem))
     return buckets
 
 

@@ -117,5 +117,5 @@ def _run(token: Token, kv: Tensor, **others: int | ctypes.c_void_p) -> Tensor:
         out=out.data_ptr(),
         **others,
     )  # fmt: skip
-    library.run("decode", problem)
+    library.run("decode", ctypes.byref(problem))
     return out

@@ -26,6 +26,13 @@ inline float from_bfloat16(uint16_t x) {
   return y;
 }
 
+// To the nearest, of two that are as near to the even one.
+inline uint16_t to_bfloat16(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
+}
+
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 
 // The vectors of one row (head of a batch element) of a tensor.
@@ -75,7 +82,16 @@ inline bool is_zero(Float check) {
   return sum == 0;
 }
 
-// All that belongs to one row of the problem.
+// Rounds vectors [first, stop) of a row, of which `from` [T, size] has the sums, to bfloat16.
+inline void round(const Rows& rows, int64_t H, int64_t row, const float* from, int64_t size, int64_t first, int64_t stop) {
+  const Vectors to(rows, H, row, size, true);
+  for (int64_t i = first; i < stop; ++i) {
+    uint16_t* vector = (uint16_t*)(to.data + i * to.step);
+    for (int64_t d = 0; d < size; ++d) vector[d] = to_bfloat16(from[i * size + d]);
+  }
+}
+
+// All that belongs to one row of the problem. The output and the gradients are sums in float32 while they grow.
 struct Row {
   Vectors q, k, v, out, grad_out, grad_q, grad_k, grad_v;
   float *highest, *total, *delta;

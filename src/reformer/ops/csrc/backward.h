@@ -9,12 +9,13 @@ namespace {
 // delta = grad_out . out, for each query: what the softmax subtracts from the gradient of its weights.
 inline void delta(const Problem& p, int64_t row_index, int64_t first_query, int64_t stop_query) {
   const Row row(p, row_index);
+  const Vectors outputs(p.out, p.H, row_index, p.Dv, p.bfloat16);
   alignas(64) float grad[kMaxHeadSize], out[kMaxHeadSize];
   for (int64_t query = first_query; query < stop_query; ++query) {
     Float sums{}, unused{};
     row.grad_out.copy(query, grad, unused);
-    row.out.copy(query, out, unused);
-    for (int64_t d = 0; d < row.out.padded_size; d += kLanes) sums += load<Float>(grad + d) * load<Float>(out + d);
+    outputs.copy(query, out, unused);
+    for (int64_t d = 0; d < outputs.padded_size; d += kLanes) sums += load<Float>(grad + d) * load<Float>(out + d);
     float sum = 0;
     for (int i = 0; i < kLanes; ++i) sum += sums[i];
     row.delta[query] = sum;

@@ -7,6 +7,8 @@
 namespace reformer {
 
 extern const Kernels REFORMER_KERNELS;
-const Kernels REFORMER_KERNELS = {REFORMER_NAME, scratch_floats, forward, backward, delta, hash_scratch_floats, hash, decode_scratch_floats, decode};
+const Kernels REFORMER_KERNELS = {
+    REFORMER_NAME, scratch_floats, forward, backward, delta, round, hash_scratch_floats, hash, decode_scratch_floats, decode,
+};
 
 }  // namespace reformer

@@ -21,8 +21,7 @@ extern const Kernels kAvx512Bf16;
 namespace {
 
 constexpr int64_t kPlannedKeys = 1 << 16;      // of the rows that are worked on together, in all rounds
-constexpr int64_t kDeltaQueries = 1 << 10;     // of one task
-constexpr int64_t kHashTokens = 1 << 10;       // likewise
+constexpr int64_t kPart = 1 << 10;             // vectors of one task
 constexpr int64_t kQueriesWorthAThread = 1 << 9;
 constexpr int64_t kDecodedFloatsWorthAThread = 1 << 20;
 
@@ -70,53 +69,135 @@ std::vector<std::vector<Task>> schedule(const Problem& p, const Plans& plans, bo
   return steps;
 }
 
-void attend(const Problem& p, const Kernels& kernels, int64_t num_threads, bool backward) {
-  const int64_t num_rows = p.B * p.H, num_queries = num_rows * p.R * p.Tq;
-  num_threads = std::min(num_threads, 1 + num_queries / kQueriesWorthAThread);
-  const bool same_buckets = p.Tq == p.Tk && p.q_buckets.data == p.k_buckets.data;
-  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.scratch_floats(p));
-  std::vector<Sorter> sorters;
-  for (int64_t i = 0; i < (p.window == kLocal ? 0 : same_buckets ? num_threads : 2 * num_threads); ++i)
-    sorters.emplace_back(p.Tk);
+// Calls work(row, first, stop) for parts of the T vectors of each row.
+template <class Work>
+void for_parts(int64_t num_threads, int64_t num_rows, int64_t T, const Work& work) {
+  const int64_t parts = (T + kPart - 1) / kPart;
+  Team::run(num_threads, 1, [&](Team& team, int64_t) {
+    team.for_each(0, num_rows * parts, [&](int64_t i) {
+      const int64_t first = i % parts * kPart;
+      work(i / parts, first, std::min(first + kPart, T));
+    });
+  });
+}
 
-  if (backward) {
-    const int64_t parts = (p.Tq + kDeltaQueries - 1) / kDeltaQueries;
-    Team::run(num_threads, 1, [&](Team& team, int64_t) {
-      team.for_each(0, num_rows * parts, [&](int64_t i) {
-        const int64_t first = i % parts * kDeltaQueries;
-        kernels.delta(p, i / parts, first, std::min(first + kDeltaQueries, p.Tq));
-      });
+// Some rows of a tensor of bfloat16, while kernels add to them in float32.
+class Sums {
+ public:
+  Sums(const Kernels& kernels, int64_t num_threads, int64_t H, int64_t max_vectors, int64_t size)
+      : kernels_(kernels), num_threads_(num_threads), H_(H), size_(size), scratch_(max_vectors * size) {}
+
+  // Zeros, in the place of T vectors of each of the rows.
+  Rows begin(const Rows& tensor, int64_t first_row, int64_t num_rows, int64_t T) {
+    tensor_ = tensor;
+    first_row_ = first_row;
+    num_rows_ = num_rows;
+    T_ = T;
+    for_parts(num_threads_, num_rows, T, [&](int64_t row, int64_t first, int64_t stop) {
+      std::fill(of_row(row) + first * size_, of_row(row) + stop * size_, 0.0f);
+    });
+    return {of_row(-first_row), H_ * T * size_, T * size_, size_};
+  }
+
+  // Rounds the sums into the tensor.
+  void finish() const {
+    for_parts(num_threads_, num_rows_, T_, [&](int64_t row, int64_t first, int64_t stop) {
+      kernels_.round(tensor_, H_, first_row_ + row, of_row(row), size_, first, stop);
     });
   }
-  const int64_t rows_at_once = std::max<int64_t>(1, kPlannedKeys / (p.R * p.Tk));
-  for (int64_t first_row = 0; first_row < num_rows; first_row += rows_at_once) {
-    Plans plans(p, first_row, std::min(rows_at_once, num_rows - first_row));
-    Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
-      Sorter* keys = sorters.empty() ? nullptr : &sorters[same_buckets ? worker : 2 * worker];
-      team.for_each(0, plans.num_rows() * p.R, [&](int64_t i) {
-        plans.make(first_row + i / p.R, i % p.R, keys, same_buckets ? keys : keys + 1);
+
+ private:
+  float* of_row(int64_t row) const { return scratch_.data + row * T_ * size_; }
+
+  const Kernels& kernels_;
+  int64_t num_threads_, H_, size_, first_row_ = 0, num_rows_ = 0, T_ = 0;
+  Rows tensor_{};
+  Scratch scratch_;
+};
+
+bool same_buckets(const Problem& p) { return p.Tq == p.Tk && p.q_buckets.data == p.k_buckets.data; }
+
+void attend_rows(const Problem& p, int64_t first_row, int64_t num_rows, const Kernels& kernels,
+                 std::vector<Sorter>& sorters, const std::vector<Scratch>& scratch, bool backward) {
+  const int64_t num_queries = p.B * p.H * p.R * p.Tq;
+  const int64_t num_threads = std::min((int64_t)scratch.size(), 1 + num_queries / kQueriesWorthAThread);
+  Plans plans(p, first_row, num_rows);
+  Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
+    Sorter* keys = sorters.empty() ? nullptr : &sorters[2 * worker];
+    team.for_each(0, num_rows * p.R, [&](int64_t i) {
+      plans.make(first_row + i / p.R, i % p.R, keys, same_buckets(p) ? keys : keys + 1);
+    });
+  });
+  const std::vector<std::vector<Task>> steps = schedule(p, plans, backward);
+  Team::run(num_threads, (int64_t)steps.size(), [&](Team& team, int64_t worker) {
+    for (size_t step = 0; step < steps.size(); ++step)
+      team.for_each((int64_t)step, (int64_t)steps[step].size(), [&](int64_t i) {
+        const Task& task = steps[step][i];
+        for (const Group& group : task.groups)
+          (backward ? kernels.backward : kernels.forward)(p, *task.plan, group, scratch[worker].data);
       });
-    });
-    const std::vector<std::vector<Task>> steps = schedule(p, plans, backward);
-    Team::run(num_threads, (int64_t)steps.size(), [&](Team& team, int64_t worker) {
-      for (size_t step = 0; step < steps.size(); ++step)
-        team.for_each((int64_t)step, (int64_t)steps[step].size(), [&](int64_t i) {
-          const Task& task = steps[step][i];
-          for (const Group& group : task.groups)
-            (backward ? kernels.backward : kernels.forward)(p, *task.plan, group, scratch[worker].data);
-        });
-    });
+  });
+}
+
+// All levels of some rows, then of the next ones. Each level has the queries behind those of the level before
+// and keys from the first one on; the last level has all keys.
+void attend(const Problem* levels, int64_t num_levels, const Kernels& kernels, int64_t num_threads, bool backward) {
+  const Problem& last = levels[num_levels - 1];
+  const int64_t num_rows = last.B * last.H;
+  const int64_t rows_at_once = std::clamp<int64_t>(kPlannedKeys / (last.R * last.Tk), 1, num_rows);
+  int64_t max_queries = 0;
+  bool two_sorters = false;
+  for (int64_t level = 0; level < num_levels; ++level) {
+    const Problem& p = levels[level];
+    max_queries = std::max(max_queries, p.Tq);
+    two_sorters |= !same_buckets(p);
+    if (backward)
+      for_parts(num_threads, num_rows, p.Tq, [&](int64_t row, int64_t first, int64_t stop) {
+        kernels.delta(p, row, first, stop);
+      });
+  }
+  num_threads = std::min(num_threads, 1 + num_rows * last.R * max_queries / kQueriesWorthAThread);
+  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.scratch_floats(last));
+  std::vector<Sorter> sorters;
+  if (last.window != kLocal)
+    for (int64_t i = 0; i < 2 * num_threads; ++i) sorters.emplace_back(i % 2 && !two_sorters ? 0 : last.Tk);
+
+  const auto sums = [&](int64_t T, int64_t size) {
+    return Sums(kernels, num_threads, last.H, last.bfloat16 ? rows_at_once * T : 0, size);
+  };
+  Sums of_queries = sums(max_queries, backward ? last.D : last.Dv);
+  Sums of_keys = sums(backward ? last.Tk : 0, last.D), of_values = sums(backward ? last.Tk : 0, last.Dv);
+  for (int64_t row = 0; row < num_rows; row += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, num_rows - row);
+    Rows grad_k = last.grad_k, grad_v = last.grad_v;
+    if (last.bfloat16 && backward) {
+      grad_k = of_keys.begin(last.grad_k, row, count, last.Tk);
+      grad_v = of_values.begin(last.grad_v, row, count, last.Tk);
+    }
+    for (int64_t level = 0; level < num_levels; ++level) {
+      Problem p = levels[level];
+      p.grad_k = grad_k;
+      p.grad_v = grad_v;
+      Rows& written = backward ? p.grad_q : p.out;
+      if (p.bfloat16) written = of_queries.begin(written, row, count, p.Tq);
+      attend_rows(p, row, count, kernels, sorters, scratch, backward);
+      if (p.bfloat16) of_queries.finish();
+    }
+    if (last.bfloat16 && backward) {
+      of_keys.finish();
+      of_values.finish();
+    }
   }
 }
 
 void hash(const HashProblem& p, const Kernels& kernels, int64_t num_threads) {
-  const int64_t parts = (p.T + kHashTokens - 1) / kHashTokens, count = p.B * p.H * parts;
+  const int64_t parts = (p.T + kPart - 1) / kPart, count = p.B * p.H * parts;
   num_threads = std::min(num_threads, count);
   const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.hash_scratch_floats(p));
   Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
     team.for_each(0, count, [&](int64_t i) {
-      const int64_t first = i % parts * kHashTokens;
-      kernels.hash(p, i / parts, first, std::min(first + kHashTokens, p.T), scratch[worker].data);
+      const int64_t first = i % parts * kPart;
+      kernels.hash(p, i / parts, first, std::min(first + kPart, p.T), scratch[worker].data);
     });
   });
 }
@@ -176,15 +257,10 @@ REFORMER_API const char* reformer_instruction_set(int64_t i) {
   return i < (int64_t)available.size() ? available[i]->name : nullptr;
 }
 
-REFORMER_API int32_t reformer_forward(const reformer::Problem* p, int64_t instruction_set, int64_t num_threads) {
+REFORMER_API int32_t reformer_attend(const reformer::Problem* levels, int64_t num_levels, int64_t backward,
+                                     int64_t instruction_set, int64_t num_threads) {
   return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
-    reformer::attend(*p, kernels, num_threads, false);
-  });
-}
-
-REFORMER_API int32_t reformer_backward(const reformer::Problem* p, int64_t instruction_set, int64_t num_threads) {
-  return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
-    reformer::attend(*p, kernels, num_threads, true);
+    reformer::attend(levels, num_levels, kernels, num_threads, backward);
   });
 }
 

@@ -27,7 +27,7 @@ enum Window : int64_t { kBucket = 0, kChunk = 1, kLocal = 2 };
 
 struct Problem {
   int64_t B, H, R, Tq, Tk, D, Dv;  // the queries are the last Tq positions
-  int64_t bfloat16;                // q, k, v and grad_out; everything else is float32
+  int64_t bfloat16;                // all vectors are; everything else is float32
   int64_t window, chunk_length;
   int64_t before, after;  // keys (window "bucket") or chunks
   int64_t causal, penalize_self, correct_duplicates;
@@ -35,9 +35,9 @@ struct Problem {
   int64_t dropout_threshold;  // a weight is kept where its random int32 is at least this
   double dropout_scale;       // 1 / (1 - rate); 0 where there is no dropout
   Rows q, k, v;
-  Rows out;               // written by the forward, read by the backward
+  Rows out;                // written by the forward, read by the backward
   float *highest, *total;  // [B, H, Tq]: of the scores (log2 units) and of their exponentials
-  Rows grad_out, grad_q, grad_k, grad_v;  // the gradients are added to
+  Rows grad_out, grad_q, grad_k, grad_v;
   float* delta;                           // [B, H, Tq]: work space of the backward
   Buckets q_buckets, k_buckets;
   Mask mask;
@@ -112,6 +112,7 @@ struct Kernels {
   void (*forward)(const Problem&, const Plan&, const Group&, float* scratch);
   void (*backward)(const Problem&, const Plan&, const Group&, float* scratch);
   void (*delta)(const Problem&, int64_t row, int64_t first_query, int64_t stop_query);
+  void (*round)(const Rows& to, int64_t H, int64_t row, const float* from, int64_t size, int64_t first, int64_t stop);
   int64_t (*hash_scratch_floats)(const HashProblem&);
   void (*hash)(const HashProblem&, int64_t row, int64_t first_token, int64_t stop_token, float* scratch);
   int64_t (*decode_scratch_floats)(const DecodeProblem&);
