@@ -82,6 +82,8 @@ class ClassificationTrainer(ReformerTrainer):
     fitted on all held-out sequences at the latest evaluation, and again for the weights that are kept.
     """
 
+    per = "sequence"
+
     def __init__(
         self,
         settings: ClassificationSettings,
