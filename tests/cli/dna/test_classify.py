@@ -225,6 +225,16 @@ def test_recipes_are_checked(tmp_path: Path, run_command: RunCommand) -> None:
     outcome = run_command("dna", "classify", "train", tmp_path / "recipe.yaml", "training.objective=causal")
     assert outcome.code == 2
     assert "unknown key training.objective" in outcome.err
+    few = ("model.classifier_pooling=flatten", "model.max_position_embeddings=60")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    for length in (60, 64):  # of training sequences, a window is read
+        longer = f"training.lengths=[{{length: {length}, steps: 1, batch_size: 1}}]"
+        outcome = run_command("dna", "classify", "train", tmp_path / "recipe.yaml", *few, longer)
+        assert outcome.code == 2
+        assert "bases: expected 60 at most" in outcome.err
+        assert ("s0.fa" in outcome.err) == (length == 64)
+        assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
     outcome = run_command("dna", "classify", "train")
     assert outcome.code == 2
     assert "--sequences, --labels and --out" in outcome.err
