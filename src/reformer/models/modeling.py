@@ -891,7 +891,7 @@ def _mean_of_real(x: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 
 def _side_by_side(x: Tensor, attention_mask: Tensor | None, num_tokens: int) -> Tensor:
-    """The real tokens of `[B, T, d]`, from the first on, as `[B, num_tokens * d]`, 0 where there are fewer."""
+    """The real tokens of `[B, T, d]`, first to last, as `[B, num_tokens * d]`, 0 where there are fewer."""
     if attention_mask is not None:
         real = attention_mask.bool()
         x = x.masked_fill(~real[..., None], 0)
