@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +31,25 @@ def test_duplicates_are_counted_and_in_one_fold(data: splice.Data) -> None:
 
 @pytest.mark.parametrize("name", list(splice.CONTENDERS))
 def test_a_fold_is_scored_on_what_was_not_trained_on(data: splice.Data, name: str) -> None:
-    row = splice.measure(name, data, fold=3, seed=0, epochs=1)
+    row = splice.measure(name, data, fold=3, seed=0, epochs=1, choose=None)
     assert np.sum(row["confusion"]) == (data.folds == 3).sum()
     assert row["accuracy"] == np.trace(row["confusion"]) / np.sum(row["confusion"])
-    assert 60_000 < row["parameters"] < 280_000
-    assert splice.summary([row, {**row, "accuracy": 0.0}])[name]["accuracy"] == row["accuracy"] / 2
+    assert 60_000 < row["parameters"] < 600_000
+    summary = splice.summary([row, {**row, "accuracy": 0.0, "fold": 5}])[name]
+    assert summary["accuracy"] == row["accuracy"] / 2
+    assert summary["accuracy_of_the_first_five_folds"] == row["accuracy"]
+
+
+def test_choices_are_made_without_the_first_five_folds(
+    data: splice.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+
+    def seen(recipe: Any) -> Any:
+        assert recipe.model["hidden_dropout_prob"] == 0.5
+        trained.append(Path(recipe.classification.train[0]).read_text().count("\n"))
+        return splice.cnn(recipe)
+
+    monkeypatch.setitem(splice.CONTENDERS, "cnn", seen)
+    splice.measure("cnn", data, 7, 0, 1, ["model.hidden_dropout_prob=0.5"])
+    assert trained == [np.isin(data.folds, [5, 6, 8, 9]).sum()]

@@ -174,6 +174,19 @@ class TestSequenceClassification:
         hidden = model.reformer(tokens(2, 30)).last_hidden_state
         torch.testing.assert_close(model(tokens(2, 30)).logits, model.classifier(hidden[:, 0], None))
 
+    def test_flattened_tokens_each_have_weights_of_their_own(self) -> None:
+        model = build(
+            ReformerForSequenceClassification, classifier_pooling="flatten", max_position_embeddings=32
+        )
+        assert model.config.longest_input == 32
+        hidden = model.reformer(tokens(2, 30)).last_hidden_state
+        head = model.classifier
+        weights = head.dense.weight.unflatten(1, (32, -1))[:, :30]
+        wanted = head.out_proj(torch.tanh(torch.einsum("btd,otd->bo", hidden, weights) + head.dense.bias))
+        torch.testing.assert_close(model(tokens(2, 30)).logits, wanted)
+        with pytest.raises(ValueError, match="33 tokens are more than max_position_embeddings=32"):
+            model(tokens(2, 33))
+
 
 class TestTokenClassification:
     def test_loss(self) -> None:

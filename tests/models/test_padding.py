@@ -78,10 +78,22 @@ def test_in_float32(side: str) -> None:
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("cls", HEADS)
+@pytest.mark.parametrize(
+    ("cls", "changes"),
+    [
+        *((cls, {}) for cls in HEADS),
+        *(
+            (
+                ReformerForSequenceClassification,
+                {"classifier_pooling": pooling, "max_position_embeddings": 100},
+            )
+            for pooling in ("mean", "flatten")
+        ),
+    ],
+)
 @torch.no_grad()
-def test_every_head(cls: Any, side: str) -> None:
-    model = build(cls, residual="float32").double()
+def test_every_head(cls: Any, changes: dict[str, Any], side: str) -> None:
+    model = build(cls, residual="float32", **changes).double()
     rows = _rows()
     ids, mask = _padded(rows, side)
     together = model(ids, mask).to_tuple()

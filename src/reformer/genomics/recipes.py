@@ -9,16 +9,23 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import Field
 
-from reformer.training.recipe import FilePath, Recipe, Section, absolute, load_recipe
+from reformer.training.recipe import FilePath, Recipe, Section, TrainingSection, absolute, load_recipe
 
 Files = Annotated[list[FilePath], Field(min_length=1)]
 Kind = TypeVar("Kind", bound=Recipe)
+
+
+class LabelTraining(TrainingSection):
+    """How the model is trained; it predicts no tokens, so that it has no objective to choose."""
+
+    objective: ClassVar[None] = None  # type: ignore[assignment,misc]
 
 
 class LabelRecipe(Recipe):
     """A checked recipe of a model that labels sequences, bases or residues, which it sees from both sides."""
 
     is_decoder: ClassVar[bool] = False
+    training: LabelTraining
 
 
 class LabelFiles(Section):

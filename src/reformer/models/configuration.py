@@ -1,5 +1,6 @@
 """What a Reformer is made of."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -44,7 +45,8 @@ class ReformerConfig(transformers.ReformerConfig):
         rc_equivariant: make masked and token-classification models of nucleotides exactly equivariant under
             the reverse complement, at twice the cost, see `reformer.models.strands`.
         classifier_pooling: what `ReformerForSequenceClassification` labels a sequence from: "token" (see
-            there) or "mean", the mean over its real tokens.
+            there), "mean", the mean over its real tokens, or "flatten", all of them side by side, each with
+            weights of its own, for sequences of up to `max_position_embeddings` tokens.
         as_transformers: do as transformers' Reformer does where ours does otherwise, see
             `reformer.layers.transformers_layout`; sequences are then classified from their first token.
 
@@ -95,11 +97,18 @@ class ReformerConfig(transformers.ReformerConfig):
             self.lsh_num_chunks_after = self.lsh_num_chunks_before if both_ways else 0
         self._check()
 
+    @property
+    def longest_input(self) -> int | None:
+        """Tokens; None where inputs may have any length."""
+        if self.position_embedding_type == "learned" or self.classifier_pooling == "flatten":
+            return self.max_position_embeddings
+        return math.prod(self.axial_pos_shape) if self.position_embedding_type == "axial" else None
+
     def _check(self) -> None:
         _one_of("lsh_window", self.lsh_window, ("bucket", "chunk"))
         _one_of("position_embedding_type", self.position_embedding_type, POSITION_KINDS)
         _one_of("residual", self.residual, ("int32", "float32"))
-        _one_of("classifier_pooling", self.classifier_pooling, ("token", "mean"))
+        _one_of("classifier_pooling", self.classifier_pooling, ("token", "mean", "flatten"))
         if not self.attn_layers:
             raise ValueError("attn_layers must name at least one layer")
         for kind in self.attn_layers:

@@ -615,16 +615,17 @@ class ReformerForMaskedLM(_LanguageModel):
 
 
 class ReformerClassificationHead(nn.Module):
-    """Logits of a sequence from one of its tokens."""
+    """Logits of a sequence from one of its tokens, from their mean, or from all of them side by side."""
 
     def __init__(self, config: ReformerConfig):
         super().__init__()
-        self.dense = nn.Linear(2 * config.hidden_size, config.hidden_size)
+        num_tokens = config.max_position_embeddings if config.classifier_pooling == "flatten" else 1
+        self.dense = nn.Linear(num_tokens * 2 * config.hidden_size, config.hidden_size)
         self.dropout = _classifier_dropout(config)
         self.out_proj = nn.Linear(config.hidden_size, _num_labels(config))
 
     def forward(self, x: Tensor, seed: int | None) -> Tensor:
-        """`[B, 2d]` to `[B, labels]`."""
+        """`[B, 2d]`, or of all tokens, `[B, 2d * max_position_embeddings]`, to `[B, labels]`."""
         x = dropout(x, self.dropout, None if seed is None else derive(seed, 0))
         x = torch.tanh(self.dense(x))
         return self.out_proj(dropout(x, self.dropout, None if seed is None else derive(seed, 1)))
@@ -634,7 +635,8 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
     """A Reformer that labels a sequence, from its first token, or its last real one if causal.
 
     With `as_transformers` a causal one too labels it from its first token; with `classifier_pooling="mean"`
-    it is labelled from the mean over its real tokens, so that all of them count however far apart they are.
+    it is labelled from the mean over its real tokens, so that all of them count however far apart they are,
+    and with "flatten" from all of them side by side, so that it also counts where each of them is.
     """
 
     def __init__(self, config: ReformerConfig):
@@ -667,6 +669,9 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
         seed = encoded.head_seed()
         if self.config.classifier_pooling == "mean":
             pooled = _mean_of_real(self.reformer.encoder(encoded.hidden, seed), attention_mask)
+        elif self.config.classifier_pooling == "flatten":
+            x = self.reformer.encoder(encoded.hidden, seed)
+            pooled = _side_by_side(x, attention_mask, self.config.max_position_embeddings)
         else:
             pooled = self.reformer.encoder(self._token(encoded.hidden, attention_mask), seed)
         logits = self.classifier(pooled, None if seed is None else derive(seed, 1))
@@ -883,6 +888,22 @@ def _mean_of_real(x: Tensor, attention_mask: Tensor | None) -> Tensor:
         return x.mean(1)
     real = attention_mask.to(x.dtype)[..., None]
     return (x * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+def _side_by_side(x: Tensor, attention_mask: Tensor | None, num_tokens: int) -> Tensor:
+    """The real tokens of `[B, T, d]`, first to last, as `[B, num_tokens * d]`, 0 where there are fewer."""
+    if attention_mask is not None:
+        real = attention_mask.bool()
+        x = x.masked_fill(~real[..., None], 0)
+        order = _real_tokens_first(real)
+        x = x if order is None else _reordered(x, order)
+        x = x[:, : max(int(real.sum(1).max()), 1)]
+    if x.shape[1] > num_tokens:
+        raise ValueError(
+            f"{x.shape[1]} tokens are more than max_position_embeddings={num_tokens}, which "
+            'classifier_pooling "flatten" has weights for'
+        )
+    return F.pad(x, (0, 0, 0, num_tokens - x.shape[1])).flatten(1)
 
 
 def _classification_loss(config: ReformerConfig, logits: Tensor, labels: Tensor) -> Tensor:

@@ -148,11 +148,15 @@ def _metric_lines(file: Path, num_steps: int) -> Lines:
     training = [line for line in metrics if "loss" in line]
     if training:
         last = training[-1]
-        lines.append(("step", f"{last['step']:,} of {num_steps:,}, {last['bits_per_token']:.4f} bits/token"))
+        lines.append(("step", f"{last['step']:,} of {num_steps:,}, {_bits_of(last)}"))
     evaluations = {line["eval"]: line for line in metrics if "eval" in line}
     for name, line in evaluations.items():
-        lines.append((f"  {name}", f"{line['bits_per_token']:.4f} bits/token at step {line['step']:,}"))
+        lines.append((f"  {name}", f"{_bits_of(line)} at step {line['step']:,}"))
     return lines
+
+
+def _bits_of(line: dict[str, Any]) -> str:
+    return f"{line['bits_per_token']:.4f} bits/{line.get('per', 'token')}"
 
 
 def _value(value: Any) -> str:

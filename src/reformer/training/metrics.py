@@ -4,7 +4,8 @@
 bits_per_token, learning_rate, grad_norm (before clipping), length (tokens per sequence), tokens (so far, all
 processes), tokens_per_second, peak_memory_bytes, seconds (of training so far). After every evaluation, for
 every set: step, eval (the set's name), bits_per_token, bits_per_base (nucleotides only) and bits_by_position,
-a list of [exclusive upper bound of the number of tokens seen before the predicted one, bits per token].
+a list of [exclusive upper bound of the number of tokens seen before the predicted one, bits per token]. Where
+what is predicted is no token, `per` says what it is, such as "sequence"; loss and bits are then those of one.
 """
 
 from __future__ import annotations

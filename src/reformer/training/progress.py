@@ -64,7 +64,7 @@ class ProgressDisplay:
     def record_evaluation(self, line: dict[str, Any]) -> None:
         """Prints an evaluation's result, above the bar if there is one."""
         step = f"step {line['step']:,}/{self._num_steps:,}"
-        text = f"{step}  {line['eval']}: {line['bits_per_token']:.4f} bits/token"
+        text = f"{step}  {line['eval']}: {line['bits_per_token']:.4f} bits/{line.get('per', 'token')}"
         if "bits_per_base" in line:
             text += f", {line['bits_per_base']:.4f} bits/base"
         self._print(text)
@@ -86,7 +86,7 @@ class ProgressDisplay:
         remaining = timedelta(seconds=round((self._num_tokens - line["tokens"]) / rate))
         return (
             f"step {line['step']:,}/{self._num_steps:,}  length {line['length']:,}  ETA {remaining}",
-            f"loss {line['loss']:.4f}  {line['bits_per_token']:.4f} bits/token  "
+            f"loss {line['loss']:.4f}  {line['bits_per_token']:.4f} bits/{line.get('per', 'token')}  "
             f"{rate:,.0f} tokens/s  peak {line['peak_memory_bytes'] / 2**30:.2f} GiB",
         )
 

@@ -76,10 +76,9 @@ def _loss_rows(run: Run) -> list[tuple[str, str, str]]:
     if not run.steps:
         return []
     last = run.steps[-1]
-    bits = "" if last.bits_per_token is None else f"{last.bits_per_token:.4f} bits per token, "
-    return [
-        ("Final training loss", f"{last.loss:.4f} nats per token", f"{bits}step {format_count(last.step)}")
-    ]
+    bits = "" if last.bits_per_token is None else f"{last.bits_per_token:.4f} bits per {last.per}, "
+    loss = f"{last.loss:.4f} nats per {last.per}"
+    return [("Final training loss", loss, f"{bits}step {format_count(last.step)}")]
 
 
 def _evaluation_rows(run: Run) -> list[tuple[str, str, str]]:

@@ -63,7 +63,7 @@ def _loss(run: Run) -> list[Chart]:
         )
         for step in _evenly(run.steps)
     ]
-    header = ("step", "loss (nats per token)", "length (tokens)")
+    header = ("step", f"loss (nats per {run.steps[-1].per})", "length (tokens)")
     return [Chart("Loss", caption, lambda: plots.loss_curve(run.steps, run.evaluations), header, rows)]
 
 

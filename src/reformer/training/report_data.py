@@ -20,6 +20,7 @@ class TrainingStep(BaseModel):
     Attributes:
         step: Optimizer step, counted from the start of the run.
         loss: Nats per token.
+        per: What is predicted, where it is no token.
         bits_per_token: The same in bits.
         learning_rate: As used for this step.
         grad_norm: Before clipping.
@@ -32,6 +33,7 @@ class TrainingStep(BaseModel):
 
     step: int
     loss: float
+    per: str = "token"
     bits_per_token: float | None = None
     learning_rate: float | None = None
     grad_norm: float | None = None
@@ -48,6 +50,7 @@ class Evaluation(BaseModel):
     Attributes:
         step: Optimizer step after which it was done.
         eval: Name of the evaluation set.
+        per: What is predicted, where it is no token.
         bits_per_token: Mean over its tokens.
         bits_per_base: Mean over those of them that are bases, for nucleotides.
         bits_by_position: Per bin, ascending: an exclusive upper bound on how many tokens stand before the
@@ -56,6 +59,7 @@ class Evaluation(BaseModel):
 
     step: int
     eval: str
+    per: str = "token"
     bits_per_token: float
     bits_per_base: float | None = None
     bits_by_position: list[tuple[PositiveInt, float | None]] = []
@@ -68,7 +72,7 @@ class Evaluation(BaseModel):
     @property
     def unit(self) -> str:
         """The unit of `bits`."""
-        return "bits per token" if self.bits_per_base is None else "bits per base"
+        return f"bits per {self.per}" if self.bits_per_base is None else "bits per base"
 
 
 class MemoryMeasurement(BaseModel):

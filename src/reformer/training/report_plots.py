@@ -79,7 +79,7 @@ def loss_curve(steps: Sequence[TrainingStep], evaluations: dict[str, list[Evalua
         for step, length in length_changes(steps):
             _mark_length(axes, step, length)
         _steps(axes)
-        axes.set_ylabel("loss (nats per token)")
+        axes.set_ylabel(f"loss (nats per {steps[-1].per})")
 
     return svg("loss", "Loss over the steps of training", draw), legend
 

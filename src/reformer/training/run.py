@@ -318,7 +318,9 @@ def _finish(folder: Path, trainer: ReformerTrainer, console: Console) -> Path:
         trainer.save_model_folder(partial)
     report = write_report(folder)
     which = (
-        f"step {best:,}, the best: {trainer.state.best_metric:.4f} bits/token" if best else "the last step"
+        f"step {best:,}, the best: {trainer.state.best_metric:.4f} bits/{trainer.per}"
+        if best
+        else "the last step"
     )
     _say(console, f"model   {folder / MODEL} ({which})")
     _say(console, f"report  {report}")

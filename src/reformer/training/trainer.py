@@ -115,6 +115,8 @@ class ReformerTrainer(Trainer):
     """
 
     loss_is_scaled_for_ga = False
+    per = "token"
+    """What is predicted: loss and bits are those of one."""
 
     def __init__(
         self,
@@ -165,6 +167,7 @@ class ReformerTrainer(Trainer):
         tokens = self._batches.num_tokens(step)
         line = {
             "step": step,
+            **self._per(),
             "loss": logs["loss"],
             "bits_per_token": logs["loss"] / NATS_PER_BIT,
             "learning_rate": logs["learning_rate"],
@@ -195,13 +198,16 @@ class ReformerTrainer(Trainer):
             with self.accelerator.autocast():
                 found = self.evaluate_set(name)
             metrics[f"eval_{name}_bits_per_token"] = found["bits_per_token"]
-            line = {"step": self.state.global_step, "eval": name, **found}
+            line = {"step": self.state.global_step, "eval": name, **self._per(), **found}
             for recorder in self._recorders:
                 recorder.record_evaluation(line)
         metrics["eval_bits_per_token"] = sum(metrics.values()) / len(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._step_start = time.perf_counter()
         return metrics
+
+    def _per(self) -> dict[str, str]:
+        return {} if self.per == "token" else {"per": self.per}
 
     def evaluate_set(self, name: str) -> dict[str, Any]:
         """What is recorded of one held-out set: `bits_per_token`, and what else there is to say."""

@@ -85,7 +85,9 @@ def test_a_run_leaves_a_model_metrics_and_a_report(classification_run: Path) -> 
     assert data["train"]["records"] == 18
     assert data["eval.held_out"]["records"] == 6
     assert [Path(file["path"]).name for file in data["eval.other"]["files"]] == ["s1.fa", "l1.tsv"]
-    assert (classification_run / "report.html").exists()
+    report = (classification_run / "report.html").read_text()
+    assert "bits per sequence" in report
+    assert "per token" not in report
 
 
 def test_a_run_resumes_with_the_same_losses(classification_run: Path, tmp_path: Path) -> None:
@@ -220,6 +222,19 @@ def test_recipes_are_checked(tmp_path: Path, run_command: RunCommand) -> None:
         outcome = run_command("dna", "classify", "train", tmp_path / "recipe.yaml")
         assert outcome.code == 2
         assert message in outcome.err
+    outcome = run_command("dna", "classify", "train", tmp_path / "recipe.yaml", "training.objective=causal")
+    assert outcome.code == 2
+    assert "unknown key training.objective" in outcome.err
+    few = ("model.classifier_pooling=flatten", "model.max_position_embeddings=60")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    for length in (60, 64):  # of training sequences, a window is read
+        longer = f"training.lengths=[{{length: {length}, steps: 1, batch_size: 1}}]"
+        outcome = run_command("dna", "classify", "train", tmp_path / "recipe.yaml", *few, longer)
+        assert outcome.code == 2
+        assert "bases: expected 60 at most" in outcome.err
+        assert ("s0.fa" in outcome.err) == (length == 64)
+        assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
     outcome = run_command("dna", "classify", "train")
     assert outcome.code == 2
     assert "--sequences, --labels and --out" in outcome.err

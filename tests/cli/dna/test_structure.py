@@ -134,6 +134,10 @@ def test_errors_are_one_line(run, run_command, tmp_path):
             ("structure", "train", run / "recipe.yaml", "data.held_out_records=[a]"),
             "data.held_out_records: not for",
         ),
+        (
+            ("structure", "train", run / "recipe.yaml", "training.objective=masked"),
+            "unknown key training.objective",
+        ),
         (("translate", "g.fa", "g.txt", "x.faa"), "g.txt"),
     ]
     for words, message in cases:

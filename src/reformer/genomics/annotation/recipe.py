@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
 from reformer.genomics.annotation.classes import RNA_TYPES, ClassScheme, Kind
 from reformer.genomics.base_encoding import ORF_LENGTHS, BaseEncoding
 from reformer.genomics.recipes import LabelFiles, LabelRecipe, check_label_files, load_over_packaged
-from reformer.training.recipe import TrainingSection
 
 Codon = Annotated[str, Field(pattern="^[ACGT]{3}$")]
 
@@ -41,16 +40,9 @@ class AnnotationSection(LabelFiles):
     stops: list[Codon] = ["TAA", "TAG", "TGA"]
 
 
-class LabelTraining(TrainingSection):
-    """How the model is trained; it predicts no tokens, so that it has no objective to choose."""
-
-    objective: ClassVar[None] = None  # type: ignore[assignment,misc]
-
-
 class AnnotationRecipe(LabelRecipe):
     """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides."""
 
-    training: LabelTraining
     annotation: AnnotationSection
 
     @property

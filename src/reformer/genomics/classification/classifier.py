@@ -125,7 +125,11 @@ class Classifier:
 
         Returns:
             float32 ``[records, classes]``, 0 in rows of other processes.
+
+        Raises:
+            UserError: a sequence is longer than the model takes.
         """
+        check_lengths(array, getattr(self.model, "config", None))
         logits = np.zeros((len(array.records), len(self.settings.classes)), dtype=np.float32)
         device = getattr(self.model, "device", "cpu")
         index, number = process
@@ -144,6 +148,18 @@ class Classifier:
     def probabilities(self, logits: Logits) -> npt.NDArray[np.float64]:
         """Calibrated probabilities of logits, ``[records, classes]``."""
         return softmax(logits / self.settings.temperature)
+
+
+def check_lengths(array: TokenArray, config: Any) -> None:
+    """Raises UserError where a sequence is longer than what a model of this `ReformerConfig` reads."""
+    longest = getattr(config, "longest_input", None)
+    lengths = array.records.lengths
+    if longest is not None and lengths.max() > longest:
+        record = array.records[int(lengths.argmax())]
+        raise UserError(
+            f"{array.sources[0].path}: record {record.name!r} has {record.length:,} bases: expected "
+            f"{longest:,} at most, the positions of the model (max_position_embeddings)"
+        )
 
 
 def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 
 from reformer.data.tokenizers import tokenizer_for
 from reformer.genomics.classification.batches import ClassificationBatches
-from reformer.genomics.classification.classifier import ClassificationSettings, Classifier, Logits, softmax
+from reformer.genomics.classification.classifier import (
+    ClassificationSettings,
+    Classifier,
+    Logits,
+    check_lengths,
+    softmax,
+)
 from reformer.genomics.classification.data import ClassificationData, class_weights
 from reformer.genomics.classification.metrics import Classified, fit_temperature
 from reformer.training.metrics import NATS_PER_BIT
@@ -51,6 +57,13 @@ class ClassificationTask:
             id2label=dict(enumerate(data.classes)),
             label2id={name: number for number, name in enumerate(data.classes)},
         )
+        longest = model.config.longest_input
+        if longest is not None and any(
+            stage.length == "full" or stage.length > longest for stage in recipe.training.lengths
+        ):
+            check_lengths(data.train, model.config)
+        for array in data.held_out.values():
+            check_lengths(array, model.config)
         return model, tokenizer_for(data.train)
 
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> ClassificationBatches:
@@ -81,6 +94,8 @@ class ClassificationTrainer(ReformerTrainer):
     `bits_per_token` of an evaluation are those of the class of a sequence. The temperature that is saved is
     fitted on all held-out sequences at the latest evaluation, and again for the weights that are kept.
     """
+
+    per = "sequence"
 
     def __init__(
         self,
