@@ -16,6 +16,7 @@ from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_calls import GeneDecoder
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.base_encoding import BaseEncoding, by_frame
 from reformer.training.atomic import write_text_atomically
 from reformer.training.json_file import read_json
@@ -35,16 +36,18 @@ class AnnotationSettings:
         encoding: the tokens.
         grammar: of the genes; None where the classes cannot be decoded.
         coding: codon statistics of the genes; None likewise.
+        signals: their start codons and splice sites; None likewise.
     """
 
     scheme: ClassScheme
     encoding: BaseEncoding
     grammar: Grammar | None
     coding: CodingModel | None = None
+    signals: SignalModel | None = None
 
     def decoder(self) -> GeneDecoder | None:
         """A decoder for one sequence; None without a grammar."""
-        return None if self.grammar is None else GeneDecoder(self.scheme, self.grammar, self.coding)
+        return None if self.grammar is None else GeneDecoder(self.scheme, self.grammar, self.coding, self.signals)
 
     def write(self, folder: Path) -> None:
         """Writes `annotation.json`, and `coding.safetensors`, into a model's folder."""

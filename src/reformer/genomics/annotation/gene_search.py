@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -59,8 +59,15 @@ class GeneSearch:
         max_overlap: bases that a gene may share with the one to its left.
     """
 
-    def __init__(self, rules: list[StrandRules], min_intron: int, max_overlap: int = 0) -> None:
+    def __init__(
+        self,
+        rules: list[StrandRules],
+        min_intron: int,
+        max_overlap: int = 0,
+        intron_lengths: Sequence[float] = (),
+    ) -> None:
         self._min_intron, self._max_overlap = min_intron, max_overlap
+        self._lengths, self._longest = intron_lengths, max(len(intron_lengths), min_intron)
         # Per coding state: start of genes that may still overlap one, and what is added to the score there.
         self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
         self._goes_on = [strand.goes_on for strand in rules]
@@ -71,6 +78,7 @@ class GeneSearch:
         self._saved: list[tuple[float, Found, int]] = [(_NEVER, self._best, 0)] * 6
         # Per strand: introns that are too short as yet; per group the best that is long enough.
         self._young: list[deque[tuple[int, int, Intron]]] = [deque(), deque()]
+        self._ready: list[tuple[int, list[Intron]]] = [(-1, []), (-1, [])]
         self._introns = [[Intron(_NEVER, None, self._best)] * strand.num_groups for strand in rules]
 
     def visit(self, places: Places) -> None:
@@ -124,11 +132,23 @@ class GeneSearch:
 
     def _begin_exon(self, position: int, state: int, way: int, delta: float) -> None:
         young, introns = self._young[state // 3], self._introns[state // 3]
-        while young and young[0][0] <= position - self._min_intron:
+        while young and young[0][0] <= position - self._longest:
             _, group, intron = young.popleft()
             if intron.score > introns[group].score:
                 introns[group] = intron
-        best = max((introns[group] for group in self._goes_on[state // 3][way]), key=_score, default=None)
+        strand = state // 3
+        if self._ready[strand][0] != position:
+            ready = introns.copy()
+            for start, group, intron in young:
+                length = position - start
+                if length < self._min_intron:
+                    break
+                score = intron.score + self._lengths[length]
+                if score > ready[group].score:
+                    ready[group] = Intron(score, intron.exons, intron.before)
+            self._ready[strand] = position, ready
+        ready = self._ready[strand][1]
+        best = max((ready[group] for group in self._goes_on[strand][way]), key=_score, default=None)
         if best is not None and best.score > _NEVER:
             self._begun[state].append(Coding(best.score + delta, position, best.exons, best.before))
 

@@ -45,9 +45,12 @@ class Grammar:
     gene_cost: float = 7.0
     intron_cost: float = 9.0
     evidence: float = 0.01
+    coding_base_cost: float = 0.0
+    intron_base_cost: float = 0.0
+    intron_lengths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("starts", "stops"):
+        for field in ("starts", "stops", "intron_lengths"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
 
     @classmethod
