@@ -133,7 +133,9 @@ def open_data(organism: Organism) -> Data:
 
     train, test = labelled(*organism.train.values()), labelled(organism.test)
     grammar = Grammar.of(train.genes, train.letters, len(train.array))
-    settings = AnnotationSettings(scheme, BaseEncoding(), grammar, train.coding_model())
+    settings = AnnotationSettings(
+        scheme, BaseEncoding(), grammar, train.coding_model(), train.signal_model(grammar)
+    )
     return Data(organism, train, test, settings)
 
 
@@ -317,8 +319,9 @@ def settings_of(name: str, data: Data) -> Any:
     settings = data.settings
     if name in TRAINED:
         return settings
-    coding = settings.coding if name == "markov" else None
-    return replace(settings, grammar=replace(settings.grammar, evidence=1.0), coding=coding)
+    if name == "grammar":
+        settings = replace(settings, coding=None, signals=None)
+    return replace(settings, grammar=replace(settings.grammar, evidence=1.0))
 
 
 def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:
@@ -334,7 +337,7 @@ def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:
         **decoded,
     }
     if settings.coding is not None and settings.grammar.evidence < 1:
-        alone = score(data, probabilities, replace(settings, coding=None))
+        alone = score(data, probabilities, replace(settings, coding=None, signals=None))
         facts["decoded without codon statistics"] = {
             "macro_f1": alone["decoded"]["macro_f1"],
             "genes": alone["genes"],

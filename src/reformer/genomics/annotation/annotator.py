@@ -50,7 +50,7 @@ class AnnotationSettings:
         return None if self.grammar is None else GeneDecoder(self.scheme, self.grammar, self.coding, self.signals)
 
     def write(self, folder: Path) -> None:
-        """Writes `annotation.json`, and `coding.safetensors`, into a model's folder."""
+        """Writes `annotation.json`, `coding.safetensors` and `signals.safetensors` into a model's folder."""
         content = {
             "format": _FORMAT,
             "classes": list(self.scheme.names),
@@ -58,9 +58,11 @@ class AnnotationSettings:
             "encoding": asdict(self.encoding),
             "grammar": None if self.grammar is None else self.grammar.to_json(),
             "coding": self.coding is not None,
+            "signals": self.signals is not None,
         }
-        if self.coding is not None:
-            self.coding.write(folder)
+        for statistics in (self.coding, self.signals):
+            if statistics is not None:
+                statistics.write(folder)
         write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
 
     @classmethod
@@ -85,6 +87,7 @@ class AnnotationSettings:
                 BaseEncoding(**content["encoding"]),
                 None if grammar is None else Grammar(**grammar),
                 CodingModel.read(folder) if content.get("coding") else None,
+                SignalModel.read(folder) if content.get("signals") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: damaged: {error}") from error

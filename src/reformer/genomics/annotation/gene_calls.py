@@ -91,7 +91,7 @@ class GeneDecoder:
         self._context = 0 if coding is None else coding.order
         self._ahead = _AROUND + (0 if signals is None else signals.reach)
         self._rules = [StrandRules(grammar, strand, signals) for strand in range(len(STRANDS))]
-        self._search = GeneSearch(self._rules, grammar.min_intron, grammar.max_overlap, grammar.intron_lengths)
+        self._search = GeneSearch(self._rules, grammar)
         self._costs = grammar.coding_base_cost, grammar.intron_base_cost
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))

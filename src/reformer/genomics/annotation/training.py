@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +91,9 @@ class AnnotationTask:
         """A trainer that evaluates in bits per base, of the classes."""
         assert isinstance(data, AnnotationData)
         recipe, labelled = self._recipe, data.labelled["train"]
-        grammar = _grammar(recipe.scheme, labelled)
-        coding = None if grammar is None else labelled.coding_model()
-        settings = AnnotationSettings(recipe.scheme, recipe.encoding, grammar, coding)
+        settings = AnnotationSettings(recipe.scheme, recipe.encoding, grammar := _grammar(recipe.scheme, labelled))
+        if grammar is not None:
+            settings = replace(settings, coding=labelled.coding_model(), signals=labelled.signal_model(grammar))
         return AnnotationTrainer(settings, data, *arguments, **options)
 
 
