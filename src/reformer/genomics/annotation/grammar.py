@@ -92,6 +92,7 @@ class Grammar:
         ]
         sizes = sorted(sum(segment.end - segment.start for segment in t.cds) for t in coding)
         num_coding = sum(sizes)
+        gap = max(num_bases - num_coding - sum(introns), len(coding)) / len(coding)
         found = cls(
             starts=_frequent(start for start, _ in ends),
             stops=_frequent(stop for _, stop in ends),
@@ -100,16 +101,14 @@ class Grammar:
             min_gene=_FEWEST_BASES_OF_GENE if introns else sizes[int(_RARE * len(sizes))],
             max_overlap=0 if introns else _usual_overlap(coding),
             gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
+            coding_base_cost=len(introns) / num_coding - 1 / gap,
         )
         if not introns:
             return found
         lengths = intron_lengths(introns)
-        gap = max(num_bases - num_coding - sum(introns), len(coding)) / len(coding)
-        exon = num_coding / len(introns)
         return replace(
             found,
-            intron_cost=math.log(exon) - 2 * math.log(_PLACES_OF_A_PAIR) + lengths.cost,
-            coding_base_cost=1 / exon - 1 / gap,
+            intron_cost=math.log(num_coding / len(introns)) - 2 * math.log(_PLACES_OF_A_PAIR) + lengths.cost,
             intron_base_cost=1 / lengths.mean - 1 / gap,
             intron_lengths=lengths.gains,
         )
