@@ -35,7 +35,9 @@ def data(tmp_path):
         for genome, genes in (train_files, test_files)
     ]
     grammar = Grammar.of(sets[0].genes, sets[0].letters, len(sets[0].array))
-    settings = AnnotationSettings(scheme, BaseEncoding(), grammar, sets[0].coding_model())
+    settings = AnnotationSettings(
+        scheme, BaseEncoding(), grammar, sets[0].coding_model(), sets[0].signal_model(grammar)
+    )
     return Data(organism, sets[0], sets[1], settings)
 
 
@@ -54,7 +56,9 @@ def test_codon_statistics_alone_find_what_codons_tell(data):
     predict, _ = UNTRAINED["markov"](data)
     scores = evaluate(data, predict, settings_of("markov", data))
     assert scores["genes"]["exact stop"]["recall"] > 0.7
-    assert settings_of("grammar", data).coding is None
+    for name, are_there in (("markov", True), ("grammar", False)):
+        settings = settings_of(name, data)
+        assert (settings.coding is not None, settings.signals is not None) == (are_there, are_there)
 
 
 def test_the_grammar_alone_calls_long_open_reading_frames(data):

@@ -185,7 +185,9 @@ def test_every_called_gene_is_legal(random_case):
             assert len(text) >= 30
 
 
-@pytest.mark.parametrize(("coding", "signals"), [(None, None), (CODING, None), (None, SIGNALS), (CODING, SIGNALS)])
+@pytest.mark.parametrize(
+    ("coding", "signals"), [(None, None), (CODING, None), (None, SIGNALS), (CODING, SIGNALS)]
+)
 def test_blocks_of_any_size_give_the_same_genes(random_case, coding, signals):
     letters, probabilities = (part[:3000] for part in random_case)
     whole = call(letters, probabilities, FULL, coding=coding, signals=signals)

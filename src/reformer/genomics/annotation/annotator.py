@@ -47,7 +47,11 @@ class AnnotationSettings:
 
     def decoder(self) -> GeneDecoder | None:
         """A decoder for one sequence; None without a grammar."""
-        return None if self.grammar is None else GeneDecoder(self.scheme, self.grammar, self.coding, self.signals)
+        return (
+            None
+            if self.grammar is None
+            else GeneDecoder(self.scheme, self.grammar, self.coding, self.signals)
+        )
 
     def write(self, folder: Path) -> None:
         """Writes `annotation.json`, `coding.safetensors` and `signals.safetensors` into a model's folder."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,15 @@ import numpy as np
 
 from reformer.errors import UserError
 from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases
-from reformer.genomics.annotation.coding_model import Codes, CodingModel, other_strand
-from reformer.genomics.annotation.gene_places import base_codes, occurrences
+from reformer.genomics.annotation.coding_model import CodingModel, other_strand
+from reformer.genomics.annotation.gene_places import base_codes
 from reformer.genomics.annotation.grammar import Grammar
-from reformer.genomics.annotation.signals import Places, SignalModel, Site
+from reformer.genomics.annotation.signals import SignalModel
+from reformer.genomics.annotation.sites import sites
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.formats.annotation import read_genes
-from reformer.genomics.genes import Gene, Transcript
+from reformer.genomics.genes import Gene
 from reformer.genomics.names import check_names
 from reformer.training.run_data import RunData
 
@@ -92,41 +92,20 @@ class LabelledSequences:
         )
 
     def signal_model(self, grammar: Grammar) -> SignalModel:
-        """What surrounds the start codons and splice sites of the sequences, by the annotation's transcripts."""
+        """What surrounds the start codons and splice sites of all transcripts that code."""
         coding = [t for gene in self.genes if gene.type != "pseudogene" for t in gene.transcripts if t.cds]
         sequences = []
         for record in self.array.records:
-            mine = [t for t in coding if t.interval.sequence == record.name]
             tokens = self.array.window(record.start, record.length)
             codes = base_codes(tokens.tobytes().translate(LETTER_OF_TOKEN))
-            for strand, bases in (("+", codes), ("-", other_strand(codes))):
-                here = [t for t in mine if (t.strand == "-") == (strand == "-")]
-                sequences.append((bases, _sites(here, bases, grammar, len(codes))))
+            for bases, is_reverse in ((codes, False), (other_strand(codes), True)):
+                here = [
+                    t
+                    for t in coding
+                    if t.interval.sequence == record.name and (t.strand == "-") == is_reverse
+                ]
+                sequences.append((bases, sites(bases, here, is_reverse, grammar)))
         return SignalModel.of(sequences)
-
-
-def _sites(
-    transcripts: list[Transcript], codes: Codes, grammar: Grammar, length: int
-) -> dict[Site, tuple[Places, Places]]:
-    """Sites of transcripts of one strand, and all places with the same letters, counted from its 5' end."""
-    splicing = grammar.donor or "", grammar.acceptor if grammar.donor else ""
-    words: dict[Site, tuple[tuple[str, ...], int]] = {
-        "start": (grammar.starts, 0), "donor": ((splicing[0],), 0), "acceptor": ((splicing[1],), len(splicing[1]))
-    }
-    starts, donors, acceptors = set(), set(), set()
-    for t in transcripts:
-        pieces = [(s.start, s.end) if t.strand != "-" else (length - s.end, length - s.start) for s in t.cds]
-        exons = [(e.start, e.end) if t.strand != "-" else (length - e.end, length - e.start) for e in t.exons]
-        starts.add(pieces[0][0])
-        for (_, end), (start, _) in pairwise(exons):
-            donors.add(end)
-            acceptors.add(start)
-    found: dict[Site, tuple[Places, Places]] = {}
-    for site, wanted in (("start", starts), ("donor", donors), ("acceptor", acceptors)):
-        texts, offset = words[site]
-        everywhere = np.concatenate([occurrences(codes, base_codes(text.encode())) for text in texts if text] or [np.zeros(0, np.int64)]) + offset
-        found[site] = np.intersect1d(np.array(sorted(wanted), dtype=np.int64), everywhere), everywhere
-    return found
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ class GeneSearch:
         self._min_intron, self._max_overlap = grammar.min_intron, grammar.max_overlap
         self._lengths = grammar.intron_lengths
         self._longest = max(len(self._lengths), self._min_intron)
-        self._fewest = _FEWEST_BASES_OF_EXON if grammar.donor else max(grammar.min_gene, _FEWEST_BASES_OF_EXON)
+        self._fewest = (
+            _FEWEST_BASES_OF_EXON if grammar.donor else max(grammar.min_gene, _FEWEST_BASES_OF_EXON)
+        )
         # Per coding state: start of genes that may still overlap one, and what is added to the score there.
         self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
         self._goes_on = [strand.goes_on for strand in rules]

@@ -1,7 +1,8 @@
 """How long introns are: of up to a few hundred bases as the annotation's, beyond that as chance has it.
 
-Many species have introns of nearly one length, and others that are ten times as long (fly: 55 to 65 bases, and
-any number). Short lengths have the annotation's frequencies, smoothed; the longer share falls off geometrically.
+Many species have introns of nearly one length, and others that are ten times as long (fly: 55 to 65 bases,
+and any number). Short lengths have the annotation's frequencies, smoothed; the longer share falls off
+geometrically.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ FIRST: dict[Site, int] = {"start": -20, "donor": -3, "acceptor": -20}
 _LENGTH: dict[Site, int] = {"start": 26, "donor": 9, "acceptor": 23}
 _ORDER = 1
 _PRIOR_COUNTS = 10.0
+_MARGIN = 64  # more than any window reaches beyond the ends
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class SignalModel:
     """Log-likelihood ratios of sites to places with the same letters.
 
     Attributes:
-        log_odds: for each kind of site float32 ``[bases, 4**order, 4]``, nats, by the place in the window, the
-            bases before it read as a number to the base 4, and the base.
+        log_odds: for each kind of site float32 ``[bases, 4**order, 4]``, nats, by the place in the window,
+            the bases before it read as a number to the base 4, and the base.
     """
 
     log_odds: dict[Site, Floats]
@@ -51,8 +52,8 @@ class SignalModel:
         """Counts sites.
 
         Args:
-            sequences: base codes ``[bases]`` of single strands, and of each kind of site where it is and where
-                all places with the same letters are, itself among them.
+            sequences: base codes ``[bases]`` of single strands, and of each kind of site where it is and
+                where all places with the same letters are, itself among them.
             order: bases of context.
         """
         counts = {site: np.zeros((2, order + 1, _LENGTH[site], 4**order, 4)) for site in FIRST}
@@ -105,7 +106,9 @@ class SignalModel:
 
         file = folder / SIGNALS_FILE
         if not file.exists():
-            raise UserError(f"{file}: missing: expected the start codons and splice sites of the model's genome")
+            raise UserError(
+                f"{file}: missing: expected the start codons and splice sites of the model's genome"
+            )
         try:
             tables = load_file(file)
         except SafetensorError as error:
@@ -113,16 +116,20 @@ class SignalModel:
         for site in get_args(Site):
             shape = (_LENGTH[site], 4**_ORDER, 4)
             table = tables.get(site)
-            if table is None or table.dtype != np.float32 or table.shape != shape or not np.isfinite(table).all():
+            if (
+                table is None
+                or table.dtype != np.float32
+                or table.shape != shape
+                or not np.isfinite(table).all()
+            ):
                 raise UserError(f'{file}: expected finite float32 {list(shape)} as "{site}"')
         return cls({site: tables[site] for site in get_args(Site)})
 
 
 def _window(codes: Codes, starts: Places, length: int, order: int) -> tuple[Codes, Codes]:
     """Contexts and bases of windows, both ``[windows, length]``."""
-    margin = 64
-    padded = np.pad(codes, margin, constant_values=UNKNOWN)
-    at = starts[:, None] + margin + np.arange(length)
+    padded = np.pad(codes, _MARGIN, constant_values=UNKNOWN)
+    at = starts[:, None] + _MARGIN + np.arange(length)
     return contexts(padded, order)[at], padded[at]
 
 

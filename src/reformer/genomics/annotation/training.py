@@ -91,9 +91,13 @@ class AnnotationTask:
         """A trainer that evaluates in bits per base, of the classes."""
         assert isinstance(data, AnnotationData)
         recipe, labelled = self._recipe, data.labelled["train"]
-        settings = AnnotationSettings(recipe.scheme, recipe.encoding, grammar := _grammar(recipe.scheme, labelled))
+        settings = AnnotationSettings(
+            recipe.scheme, recipe.encoding, grammar := _grammar(recipe.scheme, labelled)
+        )
         if grammar is not None:
-            settings = replace(settings, coding=labelled.coding_model(), signals=labelled.signal_model(grammar))
+            settings = replace(
+                settings, coding=labelled.coding_model(), signals=labelled.signal_model(grammar)
+            )
         return AnnotationTrainer(settings, data, *arguments, **options)
 
 
