@@ -133,6 +133,7 @@ def open_data(organism: Organism) -> Data:
 
     train, test = labelled(*organism.train.values()), labelled(organism.test)
     grammar = Grammar.of(train.genes, train.letters, len(train.array))
+    grammar = replace(grammar, class_shares=train.class_shares(scheme))
     settings = AnnotationSettings(
         scheme, BaseEncoding(), grammar, train.coding_model(), train.signal_model(grammar)
     )
@@ -321,7 +322,7 @@ def settings_of(name: str, data: Data) -> Any:
         return settings
     if name == "grammar":
         settings = replace(settings, coding=None, signals=None)
-    return replace(settings, grammar=replace(settings.grammar, evidence=1.0))
+    return replace(settings, grammar=replace(settings.grammar, class_shares=(), evidence=1.0))
 
 
 def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:

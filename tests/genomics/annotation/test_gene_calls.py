@@ -7,7 +7,7 @@ import pytest
 from reformer.genomics.annotation.classes import ClassScheme, label_bases
 from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_calls import CalledGene, GeneDecoder
-from reformer.genomics.annotation.gene_places import base_codes
+from reformer.genomics.annotation.gene_places import base_codes, state_scores
 from reformer.genomics.annotation.grammar import Grammar
 from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.coordinates import reverse_complement
@@ -21,6 +21,7 @@ FULL = replace(
     coding_base_cost=0.02,
     intron_base_cost=-0.01,
     intron_lengths=tuple(np.random.default_rng(8).normal(size=9)),
+    class_shares=(0.4, *[0.08] * 6, 0.06, 0.06),
 )
 CODING = CodingModel(np.random.default_rng(9).normal(size=(3, 4**4, 4)).astype(np.float32))
 SIGNALS = SignalModel(
@@ -76,10 +77,11 @@ def signal_nats(letters, strand, exons, signals):
 
 def best_path(letters, probabilities, grammar, coding=None, signals=None):
     """The score and genes of the best legal path, by trying every gene at every place."""
-    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6))
+    shares = np.array(grammar.class_shares or np.ones(len(SCHEME.names)))
+    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6) / shares)
     if coding is not None:
         logs[:, 1:7] += coding.by_place(base_codes(letters.encode()))  # "CDS+0" to "CDS-2"
-    no_gene = grammar.evidence * np.log(np.maximum(probabilities[:, 0], 1e-6))
+    no_gene = grammar.evidence * np.log(np.maximum(probabilities[:, 0], 1e-6) / shares[0])
     n = len(letters)
     genes = [("+", exons) for exons in legal_genes(letters, grammar)]
     genes += [
@@ -137,7 +139,7 @@ def test_the_path_is_the_best_of_all_legal_ones(seed, grammar, coding, signals):
     probabilities = generator.dirichlet(np.full(len(SCHEME.names), concentration), len(letters))
     (score, genes), _ = best_path(letters, probabilities, grammar, coding, signals)
     found = call(letters, probabilities, grammar, coding=coding, signals=signals)
-    no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6)).sum()
+    no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6) / (grammar.class_shares or [1.0])[0]).sum()
     assert no_gene + sum(gene.score for gene in found) == pytest.approx(score)
     assert [(gene.strand, gene.exons) for gene in found] == genes
 
@@ -214,6 +216,12 @@ def test_other_letters_end_nothing_and_begin_nothing():
     probabilities[:, SCHEME.names.index("CDS+0") :][:, :3] = 0.3
     (gene,) = call(letters, probabilities, Grammar(gene_cost=0.0))
     assert gene.exons == ((2, 14),)
+
+
+def test_introns_without_a_class_are_no_gene():
+    probabilities = np.random.default_rng(4).dirichlet(np.ones(7), 30)
+    scores = state_scores(ClassScheme(kinds=("CDS",)), probabilities, 0)
+    np.testing.assert_array_equal(scores[:, 7:], scores[:, [0, 0]])
 
 
 def test_coding_must_be_among_the_classes():

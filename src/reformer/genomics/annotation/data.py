@@ -78,6 +78,14 @@ class LabelledSequences:
         letters = tokens.tobytes().translate(LETTER_OF_TOKEN).decode()
         return reverse_complement(letters) if interval.strand == "-" else letters
 
+    def class_shares(self, scheme: ClassScheme) -> tuple[float, ...]:
+        """How common each class of the scheme that they are labelled by is; strands and frames are alike."""
+        counts = 1.0 + np.bincount(self.labels, minlength=len(scheme.names))
+        counts += counts[scheme.other_strand]
+        for numbers in scheme.coarse.values():
+            counts[list(numbers)] = counts[list(numbers)].mean()
+        return tuple((counts / counts.sum()).tolist())
+
     def coding_model(self) -> CodingModel:
         """The codon statistics of the sequences."""
         classes = label_bases(

@@ -92,6 +92,8 @@ class GeneDecoder:
         self._ahead = _AROUND + (0 if signals is None else signals.reach)
         self._rules = [StrandRules(grammar, strand, signals) for strand in range(len(STRANDS))]
         self._search = GeneSearch(self._rules, grammar)
+        shares = np.array(grammar.class_shares)[None]
+        self._prior = state_scores(scheme, shares, 0)[0] if grammar.class_shares else np.zeros(NUM_STATES)
         self._costs = grammar.coding_base_cost, grammar.intron_base_cost
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))
@@ -128,7 +130,7 @@ class GeneDecoder:
     def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
         """Adds up the scores of the bases [start, end), of which those around are known."""
         codes, first = base_codes(letters[start:end]), self._first + len(self._codes)
-        scores = self._evidence * state_scores(self._scheme, probabilities[start:end], first)
+        scores = self._evidence * (state_scores(self._scheme, probabilities[start:end], first) - self._prior)
         scores[:, CODING:INTRON] -= self._costs[0]
         scores[:, INTRON:] -= self._costs[1]
         if self._coding is not None:

@@ -77,6 +77,8 @@ def base_codes(letters: bytes) -> Ints:
 def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], first: int) -> Floats:
     """Nats of each base in each state, ``[bases, NUM_STATES]``.
 
+    Where introns have no class, they are labelled as what lies between genes, and so they are scored.
+
     Args:
         scheme: the classes.
         probabilities: ``[bases, classes]``.
@@ -92,7 +94,8 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
         for a in range(3):
             column = np.array(by_place)[(frame_of - a) % 3]
             scores[:, CODING + 3 * s + a] = np.take_along_axis(probabilities, column[:, None], axis=1)[:, 0]
-        scores[:, INTRON + s] = probabilities[:, scheme.number("intron", strand)] if has_introns else 0
+        intron = probabilities[:, scheme.number("intron", strand)] if has_introns else scores[:, NO_GENE]
+        scores[:, INTRON + s] = intron
     return np.log(np.maximum(scores, _SMALLEST_PROBABILITY))
 
 

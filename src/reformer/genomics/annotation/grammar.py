@@ -38,8 +38,10 @@ class Grammar:
         coding_base_cost: nats of a base of an exon, which may end there, beside one in no gene.
         intron_base_cost: likewise of an intron: long ones are rare.
         intron_lengths: nats that introns of 0, 1, 2... bases bring in beyond what these costs say.
-        evidence: what the log-probability of a base counts beside these costs, 0 to 1. A model says the same
-            of neighbouring bases for the same reasons, and their plain sum would count these many times over.
+        class_shares: how common each class is, by which its probability is divided: the costs say it already.
+            Those of the scheme, in its order; none to leave probabilities as they are.
+        evidence: what the log of that ratio counts beside these costs, 0 to 1. A model says the same of
+            neighbouring bases for the same reasons, and their plain sum would count these many times over.
             Of 0.005, 0.01, 0.015, 0.02, 0.05 and more the default is the best of models that were trained on
             one of the two training genomes of `benchmarks.annotation yeast` and tested on the other.
     """
@@ -56,10 +58,11 @@ class Grammar:
     coding_base_cost: float = 0.0
     intron_base_cost: float = 0.0
     intron_lengths: tuple[float, ...] = ()
+    class_shares: tuple[float, ...] = ()
     evidence: float = 0.01
 
     def __post_init__(self) -> None:
-        for field in ("starts", "stops", "intron_lengths"):
+        for field in ("starts", "stops", "intron_lengths", "class_shares"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
 
     @classmethod

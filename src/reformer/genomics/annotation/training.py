@@ -212,6 +212,7 @@ def _grammar(scheme: ClassScheme, sequences: LabelledSequences) -> Grammar | Non
     if "CDS" not in scheme.kinds:
         return None
     try:
-        return Grammar.of(sequences.genes, sequences.letters, len(sequences.array))
+        grammar = Grammar.of(sequences.genes, sequences.letters, len(sequences.array))
     except ValueError as error:
         raise UserError(f"{', '.join(map(str, sequences.files))}: {error}") from error
+    return replace(grammar, class_shares=sequences.class_shares(scheme))
