@@ -9,11 +9,11 @@ fly: trained on D. melanogaster and D. mauritiana chromosome 4, the last stage o
 1.35 million bases as one sequence; tested on D. sechellia. Both are tested in one pass over each strand.
 
 All contenders but `grammar` and `markov` read the same tokens, are trained by the same optimizer for the same
-CPU time on one thread, and all are decoded by the same gene grammar and codon statistics, which are those of
-the training annotation. `grammar` decodes constant probabilities without codon statistics (every long open
-reading frame is a gene); `markov` decodes the codon statistics alone, order-5 Markov chains, one for each
-place in the codon, against one for the rest. "decoded without codon statistics" is what a network reaches by
-itself. Macro F1 is the mean over the groups of classes of the organism. Nothing is tuned on the test species:
+CPU time on one thread, and all are decoded by the same gene grammar and statistics of codons, start codons and
+splice sites, which are those of the training annotation. `grammar` decodes constant probabilities without these
+statistics (every long open reading frame is a gene); `markov` decodes the statistics alone: order-5 Markov
+chains, one for each place in the codon, against one for the rest, and weight arrays of start codons and splice
+sites. "decoded without codon statistics" is what a network reaches with neither. Macro F1 is the mean over the groups of classes of the organism. Nothing is tuned on the test species:
 what the evidence of a network counts (`Grammar.evidence`) was chosen by training on one yeast of the two and
 testing on the other. Rows of other contenders and seeds that the results file has stay in it.
 """
