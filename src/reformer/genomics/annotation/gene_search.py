@@ -48,7 +48,7 @@ class Intron(NamedTuple):
 
 _START = Found(0.0, 0, None, None)
 _NOWHERE = Coding(_NEVER, 0, None, _START)
-_score, _start = attrgetter("score"), attrgetter("start")
+_score, _start_of = attrgetter("score"), attrgetter("start")
 
 
 class GeneSearch:
@@ -70,7 +70,7 @@ class GeneSearch:
         self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
         self._goes_on = [strand.goes_on for strand in rules]
         self._best = _START
-        # Per coding state: its best path, whose exon has a codon's length, and paths with younger exons.
+        # Per coding state: its best path, whose exon is long enough, and paths with younger exons.
         self._coding = [_NOWHERE] * 6
         self._begun: list[deque[Coding]] = [deque() for _ in range(6)]
         self._saved: list[tuple[float, Found, int]] = [(_NEVER, self._best, 0)] * 6
@@ -175,7 +175,7 @@ class GeneSearch:
                     continue  # at or before the gene's own start
                 after = Coding(found.score + delta, position, None, found)
                 if position > end - self._fewest:
-                    self._begun[state] = deque(sorted([*self._begun[state], after], key=_start))
+                    self._begun[state] = deque(sorted([*self._begun[state], after], key=_start_of))
                 elif after.score > self._coding[state].score:
                     self._coding[state] = after
 
