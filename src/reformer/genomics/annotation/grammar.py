@@ -42,8 +42,9 @@ class Grammar:
             Those of the scheme, in its order; none to leave probabilities as they are.
         evidence: what the log of that ratio counts beside these costs, 0 to 1. A model says the same of
             neighbouring bases for the same reasons, and their plain sum would count these many times over.
-            Of 0.005, 0.01, 0.015, 0.02, 0.05 and more the default is the best of models that were trained on
-            one of the two training genomes of `benchmarks.annotation yeast` and tested on the other.
+            Of 0.005, 0.0075, 0.01, 0.0125, 0.015 and 0.02 the default is the best, genes and bases taken
+            together, of seven models that were trained on S. cerevisiae chromosome I and tested on
+            S. mikatae chromosome 1 (see `benchmarks.annotation`).
     """
 
     starts: tuple[str, ...] = ("ATG",)
@@ -59,7 +60,7 @@ class Grammar:
     intron_base_cost: float = 0.0
     intron_lengths: tuple[float, ...] = ()
     class_shares: tuple[float, ...] = ()
-    evidence: float = 0.01
+    evidence: float = 0.0125
 
     def __post_init__(self) -> None:
         for field in ("starts", "stops", "intron_lengths", "class_shares"):
