@@ -340,6 +340,7 @@ def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:
     facts = {
         "predict_cpu_seconds": predicted - start,
         "decode_cpu_seconds": time.process_time() - predicted,
+        "nats_per_base": _nats_per_base(data.test, probabilities),
         **decoded,
     }
     if settings.coding is not None and settings.grammar.evidence < 1:
@@ -349,6 +350,15 @@ def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:
             "genes": alone["genes"],
         }
     return facts
+
+
+def _nats_per_base(truth: Any, probabilities: list[npt.NDArray[np.floating]]) -> float:
+    """Minus the mean log-probability of what the bases are, genes undecoded; N left out."""
+    from reformer.genomics.base_encoding import known_bases
+
+    rows = np.concatenate(probabilities)[known := known_bases(np.asarray(truth.array.tokens))]
+    chosen = rows[np.arange(len(rows)), truth.labels[known]]
+    return float(-np.log(np.maximum(chosen, 1e-9)).mean())
 
 
 def score(data: Data, probabilities: list[npt.NDArray[np.floating]], settings: Any) -> dict[str, Any]:
@@ -426,6 +436,7 @@ def _figures(row: dict[str, Any]) -> dict[str, float]:
     alone = row.get("decoded without codon statistics")
     return {
         "macro F1": row["decoded"]["macro_f1"],
+        "nats per base": row["nats_per_base"],
         "macro F1, likeliest class": row["likeliest"]["macro_f1"],
         **({} if alone is None else {"macro F1 without codon statistics": alone["macro_f1"]}),
         **{f"{name} F1": one["f1"] for name, one in row["decoded"]["groups"].items()},

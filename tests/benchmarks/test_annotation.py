@@ -68,6 +68,13 @@ def test_the_grammar_alone_calls_long_open_reading_frames(data):
     assert (probabilities == probabilities[0]).all()
 
 
+def test_constant_probabilities_have_the_nats_of_their_shares(data):
+    predict, _ = UNTRAINED["grammar"](data)
+    row = predict(np.zeros(1, dtype=np.uint8))[0]
+    found = evaluate(data, predict, settings_of("grammar", data))
+    assert found["nats_per_base"] == pytest.approx(-np.log(row[data.test.labels]).mean())
+
+
 def test_groups_of_classes_are_scored_together():
     organism = ORGANISMS["fly"]
     scheme = ClassScheme(organism.kinds)
@@ -86,10 +93,12 @@ def test_means_and_deviations_over_seeds():
             "contender": "cnn",
             "decoded": {"macro_f1": f1, "groups": groups},
             "likeliest": {"macro_f1": f1},
+            "nats_per_base": 1 - f1,
             "genes": {},
         }
         for f1 in (0.7, 0.9)
     ]
     found = summaries(rows)["cnn"]
     assert found["seeds"] == 2
+    assert found["nats per base"]["mean"] == pytest.approx(0.2)
     assert found["macro F1"] == pytest.approx({"mean": 0.8, "sd": 0.02**0.5})
