@@ -42,9 +42,11 @@ class AnnotationSettings:
     grammar: Grammar | None
     coding: CodingModel | None = None
 
-    def decoder(self) -> GeneDecoder | None:
+    def decoder(self, *, open_ends: bool = False) -> GeneDecoder | None:
         """A decoder for one sequence; None without a grammar."""
-        return None if self.grammar is None else GeneDecoder(self.scheme, self.grammar, self.coding)
+        if self.grammar is None:
+            return None
+        return GeneDecoder(self.scheme, self.grammar, self.coding, open_ends=open_ends)
 
     def write(self, folder: Path) -> None:
         """Writes `annotation.json`, and `coding.safetensors`, into a model's folder."""

@@ -69,19 +69,27 @@ class GeneDecoder:
         scheme: the classes of the probabilities.
         grammar: the rules.
         coding: codon statistics, whose nats count beside those of the probabilities; None for none.
+        open_ends: whether genes may go on beyond the ends of the sequence; for `score` alone.
 
     Raises:
         ValueError: coding is not among the classes.
     """
 
-    def __init__(self, scheme: ClassScheme, grammar: Grammar, coding: CodingModel | None = None) -> None:
+    def __init__(
+        self,
+        scheme: ClassScheme,
+        grammar: Grammar,
+        coding: CodingModel | None = None,
+        *,
+        open_ends: bool = False,
+    ) -> None:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
         self._scheme, self._evidence, self._coding = scheme, grammar.evidence, coding
         self._context = 0 if coding is None else coding.order
         self._around = max(_AROUND, self._context)
         self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
-        self._search = GeneSearch(self._rules, grammar.min_intron, grammar.max_overlap)
+        self._search = GeneSearch(self._rules, grammar.min_intron, grammar.max_overlap, open_start=open_ends)
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))
         self._first = 0  # position of the first base that is kept
@@ -107,12 +115,20 @@ class GeneDecoder:
 
     def finish(self) -> list[CalledGene]:
         """Ends the sequence; its genes from left to right."""
-        self._take(*self._waiting, 0, len(self._waiting[0]))
-        self._visit(self._first + len(self._codes) + 1)
+        self._end()
         genes = [
             CalledGene(STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
         ]
         return genes[::-1]
+
+    def score(self) -> float:
+        """Ends the sequence; nats by which its best path, of open ends, is likelier than no gene."""
+        self._end()
+        return self._search.open_score(self._sums[-1].tolist())
+
+    def _end(self) -> None:
+        self._take(*self._waiting, 0, len(self._waiting[0]))
+        self._visit(self._first + len(self._codes) + 1)
 
     def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
         """Adds up the scores of the bases [start, end), of which those around are known."""
