@@ -228,8 +228,9 @@ def main() -> None:
             low, high = compared["interval_95"]
             print(f"{name}: AUROC {compared['auroc']:.3f} ({low:.3f} to {high:.3f})  {title}", flush=True)
         print(f"{name}: {found['scoring']}", flush=True)
-        results = json.loads(file.read_text()) if file.exists() else {}
-        write_text_atomically(file, json.dumps(results | {name: found}, indent=1) + "\n")
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        results = {model: kept[model] for model in MODELS if model in kept} | {name: found}
+        write_text_atomically(file, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
