@@ -35,7 +35,9 @@ def data(tmp_path):
         for genome, genes in (train_files, test_files)
     ]
     grammar = Grammar.of(sets[0].genes, sets[0].letters, len(sets[0].array))
-    settings = AnnotationSettings(scheme, BaseEncoding(), grammar, sets[0].coding_model())
+    settings = AnnotationSettings(
+        scheme, BaseEncoding(), grammar, sets[0].coding_model(), sets[0].signal_model(grammar)
+    )
     return Data(organism, sets[0], sets[1], settings)
 
 
@@ -54,7 +56,9 @@ def test_codon_statistics_alone_find_what_codons_tell(data):
     predict, _ = UNTRAINED["markov"](data)
     scores = evaluate(data, predict, settings_of("markov", data))
     assert scores["genes"]["exact stop"]["recall"] > 0.7
-    assert settings_of("grammar", data).coding is None
+    for name, are_there in (("markov", True), ("grammar", False)):
+        settings = settings_of(name, data)
+        assert (settings.coding is not None, settings.signals is not None) == (are_there, are_there)
 
 
 def test_the_grammar_alone_calls_long_open_reading_frames(data):
@@ -62,6 +66,13 @@ def test_the_grammar_alone_calls_long_open_reading_frames(data):
     probabilities = predict(np.asarray(data.test.array.tokens))
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert (probabilities == probabilities[0]).all()
+
+
+def test_constant_probabilities_have_the_nats_of_their_shares(data):
+    predict, _ = UNTRAINED["grammar"](data)
+    row = predict(np.zeros(1, dtype=np.uint8))[0]
+    found = evaluate(data, predict, settings_of("grammar", data))
+    assert found["nats_per_base"] == pytest.approx(-np.log(row[data.test.labels]).mean())
 
 
 def test_groups_of_classes_are_scored_together():
@@ -82,10 +93,12 @@ def test_means_and_deviations_over_seeds():
             "contender": "cnn",
             "decoded": {"macro_f1": f1, "groups": groups},
             "likeliest": {"macro_f1": f1},
+            "nats_per_base": 1 - f1,
             "genes": {},
         }
         for f1 in (0.7, 0.9)
     ]
     found = summaries(rows)["cnn"]
     assert found["seeds"] == 2
+    assert found["nats per base"]["mean"] == pytest.approx(0.2)
     assert found["macro F1"] == pytest.approx({"mean": 0.8, "sd": 0.02**0.5})

@@ -1,6 +1,7 @@
 """`reformer dna annotate` from the outside."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def test_a_run_leaves_a_model_metrics_and_a_report(annotation_run: Path) -> None
     assert settings["grammar"]["starts"] == ["ATG"]
     assert settings["grammar"]["stops"] == ["TAA"]
     assert settings["grammar"]["donor"] is None
-    assert (annotation_run / "model" / "coding.safetensors").exists()
+    assert sum(settings["grammar"]["class_shares"]) == pytest.approx(1)
+    for name in ("coding", "signals"):
+        assert (annotation_run / "model" / f"{name}.safetensors").exists()
     lines = [json.loads(line) for line in (annotation_run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "macro_f1" in line] == [4, 8]
     assert (annotation_run / "report.html").exists()
@@ -152,6 +155,26 @@ def test_a_prediction_leaves_standard_files(prediction: Path) -> None:
     page = (prediction / "report.html").read_text()
     assert "rec1, bases 101 to 400" in page
     assert "<svg" in page
+
+
+def test_a_model_without_signals_predicts_as_it_did(
+    annotation_run: Path, tmp_path: Path, run_command: RunCommand
+) -> None:
+    """Folders written before signals, lengths and shares of classes were counted lack them."""
+    model, genome = tmp_path / "model", annotation_run.parent / "genome1.fa"
+    shutil.copytree(annotation_run / "model", model)
+    (model / "signals.safetensors").unlink()
+    outcome = run_command("dna", "annotate", "predict", model, genome, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "signals.safetensors: missing" in outcome.err
+    settings = json.loads((model / "annotation.json").read_text())
+    del settings["signals"]
+    for rule in ("min_gene", "coding_base_cost", "intron_base_cost", "intron_lengths", "class_shares"):
+        del settings["grammar"][rule]
+    (model / "annotation.json").write_text(json.dumps(settings))
+    outcome = run_command("dna", "annotate", "predict", model, genome, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert read_genes(tmp_path / "out" / "genes.gff3")
 
 
 def test_windows_of_a_long_record_give_nearly_what_one_pass_gives(

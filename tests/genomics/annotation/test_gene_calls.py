@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,20 +7,33 @@ import pytest
 from reformer.genomics.annotation.classes import ClassScheme, label_bases
 from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_calls import CalledGene, GeneDecoder
-from reformer.genomics.annotation.gene_places import base_codes
+from reformer.genomics.annotation.gene_places import base_codes, state_scores
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.coordinates import reverse_complement
 from reformer.genomics.genes import spliced
 
 SCHEME = ClassScheme(kinds=("CDS", "intron"))
 TIGHT = Grammar(min_intron=4, gene_cost=1.0, intron_cost=0.5, evidence=1.0)
 
-
+FULL = replace(
+    TIGHT,
+    coding_base_cost=0.02,
+    intron_base_cost=-0.01,
+    intron_lengths=tuple(np.random.default_rng(8).normal(size=9)),
+    class_shares=(0.4, *[0.08] * 6, 0.06, 0.06),
+)
 CODING = CodingModel(np.random.default_rng(9).normal(size=(3, 4**4, 4)).astype(np.float32))
+SIGNALS = SignalModel(
+    {
+        site: np.random.default_rng(7).normal(size=(length, 4, 4)).astype(np.float32) / 3
+        for site, length in (("start", 26), ("donor", 9), ("acceptor", 23))
+    }
+)
 
 
-def call(letters, probabilities, grammar=TIGHT, scheme=SCHEME, blocks=(), coding=None):
-    decoder = GeneDecoder(scheme, grammar, coding)
+def call(letters, probabilities, grammar=TIGHT, scheme=SCHEME, blocks=(), coding=None, signals=None):
+    decoder = GeneDecoder(scheme, grammar, coding, signals)
     edges = [0, *blocks, len(letters)]
     for start, end in itertools.pairwise(edges):
         decoder.feed(letters[start:end].encode(), probabilities[start:end])
@@ -49,12 +63,25 @@ def legal_genes(letters, grammar):
                 yield tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
-def best_path(letters, probabilities, grammar, coding=None):
+def signal_nats(letters, strand, exons, signals):
+    """Of the start codon and the splice sites of a gene."""
+    n, codes = len(letters), base_codes(letters.encode())
+    if strand == "-":
+        exons = [(n - b, n - a) for a, b in exons[::-1]]
+        codes = base_codes(reverse_complement(letters).encode())
+    sites = [("start", exons[0][0])]
+    for (_, end), (start, _) in itertools.pairwise(exons):
+        sites += [("donor", end), ("acceptor", start)]
+    return sum(float(signals.scores(site, codes, np.array([at]))[0]) for site, at in sites)
+
+
+def best_path(letters, probabilities, grammar, coding=None, signals=None):
     """The score and genes of the best legal path, by trying every gene at every place."""
-    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6))
+    shares = np.array(grammar.class_shares or np.ones(len(SCHEME.names)))
+    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6) / shares)
     if coding is not None:
         logs[:, 1:7] += coding.by_place(base_codes(letters.encode()))  # "CDS+0" to "CDS-2"
-    no_gene = grammar.evidence * np.log(np.maximum(probabilities[:, 0], 1e-6))
+    no_gene = grammar.evidence * np.log(np.maximum(probabilities[:, 0], 1e-6) / shares[0])
     n = len(letters)
     genes = [("+", exons) for exons in legal_genes(letters, grammar)]
     genes += [
@@ -66,7 +93,13 @@ def best_path(letters, probabilities, grammar, coding=None):
         called = CalledGene(strand, exons, 0.0).gene("s", "g")
         labels = label_bases(SCHEME, [called], {"s": n})["s"]
         span = np.arange(exons[0][0], exons[-1][1])
-        return logs[span, labels[span]].sum() - grammar.gene_cost - grammar.intron_cost * (len(exons) - 1)
+        is_coding = labels[span] < 7
+        nats = logs[span, labels[span]].sum() - grammar.gene_cost
+        nats -= grammar.coding_base_cost * is_coding.sum() + grammar.intron_base_cost * (~is_coding).sum()
+        for (_, end), (start, _) in itertools.pairwise(exons):
+            longer = [*grammar.intron_lengths, *[0.0] * n]
+            nats += longer[start - end] - grammar.intron_cost
+        return nats + (0.0 if signals is None else signal_nats(letters, strand, exons, signals))
 
     best = [(0.0, [])]
     ending = {}
@@ -91,18 +124,22 @@ def test_evidence_weighs_probabilities_against_costs():
         assert [(gene.strand, gene.exons) for gene in call(letters, probabilities, grammar)] == genes
 
 
-@pytest.mark.parametrize("coding", [None, CODING], ids=["", "codons"])
+@pytest.mark.parametrize(
+    ("grammar", "coding", "signals"),
+    [(TIGHT, None, None), (TIGHT, CODING, None), (TIGHT, None, SIGNALS), (FULL, CODING, SIGNALS)],
+    ids=["", "codons", "signals", "all"],
+)
 @pytest.mark.parametrize("seed", range(40))
-def test_the_path_is_the_best_of_all_legal_ones(seed, coding):
+def test_the_path_is_the_best_of_all_legal_ones(seed, grammar, coding, signals):
     generator = np.random.default_rng(seed)
     # Letters in which codons and splice sites are common.
     words = ["ATG", "TAA", "GT", "AG", "CAT", "TTA", "CT", "AC", "TGA", "A", "C", "G", "T", "TCA"]
     letters = "".join(generator.choice(words, 26))[:60]
     concentration = generator.choice([0.3, 1.0, 3.0])
     probabilities = generator.dirichlet(np.full(len(SCHEME.names), concentration), len(letters))
-    (score, genes), _ = best_path(letters, probabilities, TIGHT, coding)
-    found = call(letters, probabilities, coding=coding)
-    no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6)).sum()
+    (score, genes), _ = best_path(letters, probabilities, grammar, coding, signals)
+    found = call(letters, probabilities, grammar, coding=coding, signals=signals)
+    no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6) / (grammar.class_shares or [1.0])[0]).sum()
     assert no_gene + sum(gene.score for gene in found) == pytest.approx(score)
     assert [(gene.strand, gene.exons) for gene in found] == genes
 
@@ -150,21 +187,24 @@ def test_every_called_gene_is_legal(random_case):
             assert len(text) >= 30
 
 
-@pytest.mark.parametrize("coding", [None, CODING], ids=["", "codons"])
-def test_blocks_of_any_size_give_the_same_genes(random_case, coding):
+@pytest.mark.parametrize(
+    ("coding", "signals"), [(None, None), (CODING, None), (None, SIGNALS), (CODING, SIGNALS)]
+)
+def test_blocks_of_any_size_give_the_same_genes(random_case, coding, signals):
     letters, probabilities = (part[:3000] for part in random_case)
-    whole = call(letters, probabilities, coding=coding)
+    whole = call(letters, probabilities, FULL, coding=coding, signals=signals)
     assert whole
     for blocks in (range(1, 3000), range(7, 3000, 7), [1, 2, 3, 5, 1500, 2999]):
-        pieces = call(letters, probabilities, blocks=blocks, coding=coding)
+        pieces = call(letters, probabilities, FULL, blocks=blocks, coding=coding, signals=signals)
         assert [(g.strand, g.exons) for g in pieces] == [(g.strand, g.exons) for g in whole]
 
 
-@pytest.mark.parametrize("coding", [None, CODING], ids=["", "codons"])
-def test_the_other_strand_gives_the_other_genes(random_case, coding):
+@pytest.mark.parametrize(("coding", "signals"), [(None, None), (CODING, None), (CODING, SIGNALS)])
+def test_the_other_strand_gives_the_other_genes(random_case, coding, signals):
     letters, probabilities = (part[:5000] for part in random_case)
-    forwards = call(letters, probabilities, coding=coding)
-    backwards = call(reverse_complement(letters), probabilities[::-1][:, SCHEME.other_strand], coding=coding)
+    given = {"grammar": FULL, "coding": coding, "signals": signals}
+    forwards = call(letters, probabilities, **given)
+    backwards = call(reverse_complement(letters), probabilities[::-1][:, SCHEME.other_strand], **given)
     n = len(letters)
     mirrored = [tuple((n - b, n - a) for a, b in gene.exons[::-1]) for gene in backwards[::-1]]
     assert [gene.exons for gene in forwards] == mirrored
@@ -176,6 +216,12 @@ def test_other_letters_end_nothing_and_begin_nothing():
     probabilities[:, SCHEME.names.index("CDS+0") :][:, :3] = 0.3
     (gene,) = call(letters, probabilities, Grammar(gene_cost=0.0))
     assert gene.exons == ((2, 14),)
+
+
+def test_introns_without_a_class_are_no_gene():
+    probabilities = np.random.default_rng(4).dirichlet(np.ones(7), 30)
+    scores = state_scores(ClassScheme(kinds=("CDS",)), probabilities, 0)
+    np.testing.assert_array_equal(scores[:, 7:], scores[:, [0, 0]])
 
 
 def test_coding_must_be_among_the_classes():
@@ -194,6 +240,7 @@ def best_gain_with_overlaps(letters, probabilities, grammar):
         ((n - exons[0][1], n - exons[0][0]), "-")
         for exons in legal_genes(reverse_complement(letters), grammar)
     ]
+    genes = [gene for gene in genes if gene[0][1] - gene[0][0] >= grammar.min_gene]
     genes.sort(key=lambda gene: (gene[0][1], gene[1] == "+"))  # of those that end together, "-" is first
 
     def gain(span, strand):
@@ -214,21 +261,23 @@ def best_gain_with_overlaps(letters, probabilities, grammar):
     return max([0.0, *totals])
 
 
+@pytest.mark.parametrize("min_gene", [3, 12, 21])
 @pytest.mark.parametrize("seed", range(30))
-def test_neighbours_overlap_as_far_as_they_may(seed):
+def test_neighbours_overlap_as_far_as_they_may(seed, min_gene):
     generator = np.random.default_rng(seed)
     words = ["ATG", "TAA", "CAT", "TTA", "ATGA", "TCAT", "TAATG", "CATTA", "TGA", "A", "C", "G", "TCA"]
     letters = "".join(generator.choice(words, 30))[:80]
     probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.5), len(letters))
     gains = []
     for max_overlap in (0, 4, 12):
-        grammar = Grammar(donor=None, gene_cost=0.2, evidence=0.3, max_overlap=max_overlap)
+        grammar = Grammar(donor=None, gene_cost=0.2, evidence=0.3, max_overlap=max_overlap, min_gene=min_gene)
         found = call(letters, probabilities, grammar)
         gains.append(sum(gene.score for gene in found))
         assert gains[-1] == pytest.approx(best_gain_with_overlaps(letters, probabilities, grammar))
         for left, right in itertools.pairwise(gene.exons[0] for gene in found):
             assert left[0] < right[0]
             assert left[1] - right[0] <= max_overlap
+        assert all(gene.exons[0][1] - gene.exons[0][0] >= min_gene for gene in found)
     assert gains == sorted(gains)
 
 

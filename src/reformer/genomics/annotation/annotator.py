@@ -16,6 +16,7 @@ from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_calls import GeneDecoder
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.base_encoding import BaseEncoding, by_frame
 from reformer.training.atomic import write_text_atomically
 from reformer.training.json_file import read_json
@@ -35,21 +36,23 @@ class AnnotationSettings:
         encoding: the tokens.
         grammar: of the genes; None where the classes cannot be decoded.
         coding: codon statistics of the genes; None likewise.
+        signals: their start codons and splice sites; None likewise.
     """
 
     scheme: ClassScheme
     encoding: BaseEncoding
     grammar: Grammar | None
     coding: CodingModel | None = None
+    signals: SignalModel | None = None
 
     def decoder(self, *, open_ends: bool = False) -> GeneDecoder | None:
         """A decoder for one sequence; None without a grammar."""
         if self.grammar is None:
             return None
-        return GeneDecoder(self.scheme, self.grammar, self.coding, open_ends=open_ends)
+        return GeneDecoder(self.scheme, self.grammar, self.coding, self.signals, open_ends=open_ends)
 
     def write(self, folder: Path) -> None:
-        """Writes `annotation.json`, and `coding.safetensors`, into a model's folder."""
+        """Writes `annotation.json`, `coding.safetensors` and `signals.safetensors` into a model's folder."""
         content = {
             "format": _FORMAT,
             "classes": list(self.scheme.names),
@@ -57,9 +60,11 @@ class AnnotationSettings:
             "encoding": asdict(self.encoding),
             "grammar": None if self.grammar is None else self.grammar.to_json(),
             "coding": self.coding is not None,
+            "signals": self.signals is not None,
         }
-        if self.coding is not None:
-            self.coding.write(folder)
+        for statistics in (self.coding, self.signals):
+            if statistics is not None:
+                statistics.write(folder)
         write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
 
     @classmethod
@@ -84,6 +89,7 @@ class AnnotationSettings:
                 BaseEncoding(**content["encoding"]),
                 None if grammar is None else Grammar(**grammar),
                 CodingModel.read(folder) if content.get("coding") else None,
+                SignalModel.read(folder) if content.get("signals") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: damaged: {error}") from error

@@ -22,7 +22,7 @@ CODING_FILE = "coding.safetensors"
 ORDER = 5
 """Two codons: the longest context whose counts a yeast chromosome fills."""
 
-_UNKNOWN = 4
+UNKNOWN = 4
 _PSEUDOCOUNT = 0.5
 _ELSEWHERE = 3  # the row of counts after those of the places in a codon
 
@@ -63,8 +63,8 @@ class CodingModel:
         on_minus = np.array([0, 4, 5, 6, 1, 2, 3])
         for codes, classes in sequences:
             for bases, kinds in ((codes, classes), (other_strand(codes), on_minus[classes[::-1]])):
-                context = _contexts(bases, order)
-                known = (context >= 0) & (bases != _UNKNOWN) & (place_of[kinds] >= 0)
+                context = contexts(bases, order)
+                known = (context >= 0) & (bases != UNKNOWN) & (place_of[kinds] >= 0)
                 np.add.at(counts, (place_of[kinds[known]], context[known], bases[known]), 1)
         logs = np.log(counts / counts.sum(axis=2, keepdims=True))
         return cls((logs[:_ELSEWHERE] - logs[_ELSEWHERE]).astype(np.float32))
@@ -82,8 +82,8 @@ class CodingModel:
         return np.concatenate([plus, minus[::-1]], axis=1)
 
     def _one_strand(self, codes: Codes) -> Floats:
-        context = _contexts(codes, self.order)
-        known = (context >= 0) & (codes != _UNKNOWN)
+        context = contexts(codes, self.order)
+        known = (context >= 0) & (codes != UNKNOWN)
         nats = self.log_odds[:, np.where(known, context, 0), np.minimum(codes, 3)].T
         return np.where(known[:, None], nats, np.float32(0))
 
@@ -118,15 +118,15 @@ class CodingModel:
 
 def other_strand(codes: Codes) -> Codes:
     """The codes of the reverse complement."""
-    return np.where(codes == _UNKNOWN, _UNKNOWN, 3 - codes)[::-1]
+    return np.where(codes == UNKNOWN, UNKNOWN, 3 - codes)[::-1]
 
 
-def _contexts(codes: Codes, order: int) -> Codes:
+def contexts(codes: Codes, order: int) -> Codes:
     """The bases before each one as a number, -1 where there are too few or an N is among them."""
-    padded = np.pad(codes, (order, 0), constant_values=_UNKNOWN)
+    padded = np.pad(codes, (order, 0), constant_values=UNKNOWN)
     number, known = np.zeros_like(codes), np.ones(len(codes), dtype=np.bool_)
     for shift in range(order):
         base = padded[shift : shift + len(codes)]
-        known &= base != _UNKNOWN
+        known &= base != UNKNOWN
         number = 4 * number + np.minimum(base, 3)
     return np.where(known, number, -1)

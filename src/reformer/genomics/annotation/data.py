@@ -12,8 +12,11 @@ import numpy as np
 
 from reformer.errors import UserError
 from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases
-from reformer.genomics.annotation.coding_model import CodingModel
+from reformer.genomics.annotation.coding_model import CodingModel, other_strand
 from reformer.genomics.annotation.gene_places import base_codes
+from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.signals import SignalModel
+from reformer.genomics.annotation.sites import sites
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.formats.annotation import read_genes
@@ -75,6 +78,14 @@ class LabelledSequences:
         letters = tokens.tobytes().translate(LETTER_OF_TOKEN).decode()
         return reverse_complement(letters) if interval.strand == "-" else letters
 
+    def class_shares(self, scheme: ClassScheme) -> tuple[float, ...]:
+        """How common each class of the scheme that they are labelled by is; strands and frames are alike."""
+        counts = 1.0 + np.bincount(self.labels, minlength=len(scheme.names))
+        counts += counts[scheme.other_strand]
+        for numbers in scheme.coarse.values():
+            counts[list(numbers)] = counts[list(numbers)].mean()
+        return tuple((counts / counts.sum()).tolist())
+
     def coding_model(self) -> CodingModel:
         """The codon statistics of the sequences."""
         classes = label_bases(
@@ -87,6 +98,22 @@ class LabelledSequences:
             )
             for r in self.array.records
         )
+
+    def signal_model(self, grammar: Grammar) -> SignalModel:
+        """What surrounds the start codons and splice sites of all transcripts that code."""
+        coding = [t for gene in self.genes if gene.type != "pseudogene" for t in gene.transcripts if t.cds]
+        sequences = []
+        for record in self.array.records:
+            tokens = self.array.window(record.start, record.length)
+            codes = base_codes(tokens.tobytes().translate(LETTER_OF_TOKEN))
+            for bases, is_reverse in ((codes, False), (other_strand(codes), True)):
+                here = [
+                    t
+                    for t in coding
+                    if t.interval.sequence == record.name and (t.strand == "-") == is_reverse
+                ]
+                sequences.append((bases, sites(bases, here, is_reverse, grammar)))
+        return SignalModel.of(sequences)
 
 
 @dataclass(frozen=True)

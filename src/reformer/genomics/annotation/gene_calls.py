@@ -17,6 +17,8 @@ import numpy.typing as npt
 from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_places import (
+    CODING,
+    INTRON,
     NUM_STATES,
     STRANDS,
     StrandRules,
@@ -27,6 +29,7 @@ from reformer.genomics.annotation.gene_places import (
 )
 from reformer.genomics.annotation.gene_search import GeneSearch
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.coordinates import Interval, Strand
 from reformer.genomics.genes import Gene, Segment, Transcript, phases
 
@@ -69,6 +72,7 @@ class GeneDecoder:
         scheme: the classes of the probabilities.
         grammar: the rules.
         coding: codon statistics, whose nats count beside those of the probabilities; None for none.
+        signals: of start codons and splice sites, whose nats count too; None for none.
         open_ends: whether genes may go on beyond the ends of the sequence; for `score` alone.
 
     Raises:
@@ -80,6 +84,7 @@ class GeneDecoder:
         scheme: ClassScheme,
         grammar: Grammar,
         coding: CodingModel | None = None,
+        signals: SignalModel | None = None,
         *,
         open_ends: bool = False,
     ) -> None:
@@ -87,9 +92,12 @@ class GeneDecoder:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
         self._scheme, self._evidence, self._coding = scheme, grammar.evidence, coding
         self._context = 0 if coding is None else coding.order
-        self._around = max(_AROUND, self._context)
-        self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
-        self._search = GeneSearch(self._rules, grammar.min_intron, grammar.max_overlap, open_start=open_ends)
+        self._ahead = _AROUND + (0 if signals is None else signals.reach)
+        self._rules = [StrandRules(grammar, strand, signals) for strand in range(len(STRANDS))]
+        self._search = GeneSearch(self._rules, grammar, open_start=open_ends)
+        shares = np.array(grammar.class_shares)[None]
+        self._prior = state_scores(scheme, shares, 0)[0] if grammar.class_shares else np.zeros(NUM_STATES)
+        self._costs = grammar.coding_base_cost, grammar.intron_base_cost
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))
         self._first = 0  # position of the first base that is kept
@@ -133,7 +141,9 @@ class GeneDecoder:
     def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
         """Adds up the scores of the bases [start, end), of which those around are known."""
         codes, first = base_codes(letters[start:end]), self._first + len(self._codes)
-        scores = self._evidence * state_scores(self._scheme, probabilities[start:end], first)
+        scores = self._evidence * (state_scores(self._scheme, probabilities[start:end], first) - self._prior)
+        scores[:, CODING:INTRON] -= self._costs[0]
+        scores[:, INTRON:] -= self._costs[1]
         if self._coding is not None:
             left = self._codes[len(self._codes) - min(self._context, len(self._codes)) :]
             right = base_codes(letters[end : end + self._context])
@@ -141,7 +151,7 @@ class GeneDecoder:
             add_coding_scores(scores, nats[len(left) : len(left) + len(codes)], first)
         self._codes = np.concatenate([self._codes, codes])
         self._sums = np.concatenate([self._sums, self._sums[-1] + np.cumsum(scores, axis=0)])
-        self._visit(self._first + len(self._codes) - _AROUND)
+        self._visit(self._first + len(self._codes) - self._ahead)
 
     def _visit(self, end: int) -> None:
         """Visits the places before `end` and forgets what later ones do not need."""
@@ -151,6 +161,6 @@ class GeneDecoder:
         if places:
             self._search.visit(in_order(places, self._next, end))
         self._next = end
-        forgotten = max(end - self._around - self._first, 0)
+        forgotten = max(end - max(self._ahead, self._context) - self._first, 0)
         self._codes, self._sums = self._codes[forgotten:], self._sums[forgotten:]
         self._first += forgotten

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.signals import SignalModel, Site
 from reformer.genomics.coordinates import Strand, reverse_complement
 
 Ints = npt.NDArray[np.int64]
@@ -76,6 +77,8 @@ def base_codes(letters: bytes) -> Ints:
 def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], first: int) -> Floats:
     """Nats of each base in each state, ``[bases, NUM_STATES]``.
 
+    Where introns have no class, they are labelled as what lies between genes, and so they are scored.
+
     Args:
         scheme: the classes.
         probabilities: ``[bases, classes]``.
@@ -91,7 +94,8 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
         for a in range(3):
             column = np.array(by_place)[(frame_of - a) % 3]
             scores[:, CODING + 3 * s + a] = np.take_along_axis(probabilities, column[:, None], axis=1)[:, 0]
-        scores[:, INTRON + s] = probabilities[:, scheme.number("intron", strand)] if has_introns else 0
+        intron = probabilities[:, scheme.number("intron", strand)] if has_introns else scores[:, NO_GENE]
+        scores[:, INTRON + s] = intron
     return np.log(np.maximum(scores, _SMALLEST_PROBABILITY))
 
 
@@ -125,8 +129,8 @@ class StrandRules:
         goes_on: for each way in which a codon can go on (see `_way`), the groups that it makes no stop of.
     """
 
-    def __init__(self, grammar: Grammar, strand: int) -> None:
-        self._strand = strand
+    def __init__(self, grammar: Grammar, strand: int, signals: SignalModel | None = None) -> None:
+        self._strand, self._signals = strand, signals
         self._grammar = grammar
         self._starts, self._stops = self._codons(grammar.starts), self._codons(grammar.stops)
         donor, acceptor = (self._letters(text or "") for text in (grammar.donor, grammar.acceptor))
@@ -167,16 +171,25 @@ class StrandRules:
         number = np.where((triples == UNKNOWN).any(axis=0), -1, _number(triples))
         starts, stops = (np.flatnonzero(np.isin(number, codons)) for codons in (self._starts, self._stops))
         if self._strand == 0:
+            begin = self._begin(Change.BEGIN, starts, sums, first)
             return [
-                self._begin(Change.BEGIN, starts, sums, first),
+                begin._replace(delta=begin.delta + self._signal("start", codes, starts)),
                 self._end(Change.STOP, stops, sums, first),
             ]
-        restart = self._end(Change.RESTART, stops, sums, first)
+        restart, end = (
+            self._end(Change.RESTART, stops, sums, first),
+            self._end(Change.END, starts, sums, first),
+        )
         return [
             self._begin(Change.SAVE, stops, sums, first),
             restart._replace(delta=np.zeros(len(stops))),
-            self._end(Change.END, starts, sums, first),
+            end._replace(delta=end.delta + self._signal("start", codes, starts + 3)),
         ]
+
+    def _signal(self, site: Site, codes: Ints, at: Ints) -> npt.NDArray[np.floating]:
+        if self._signals is None:
+            return np.zeros(len(at))
+        return self._signals.scores(site, codes, at, self._strand)
 
     def _begin(self, change: Change, at: Ints, sums: Floats, first: int) -> Places:
         state = 3 * self._strand + (at + first) % 3
@@ -189,8 +202,9 @@ class StrandRules:
         return _places(at + 3 + first, change, state, 0, delta)
 
     def _intron_places(self, codes: Ints, sums: Floats, first: int) -> list[Places]:
-        at = _occurrences(codes, self._left)
+        at = occurrences(codes, self._left)
         at = at[at >= 2]
+        site = self._signal("acceptor" if self._strand else "donor", codes, at) - self._grammar.intron_cost
         found = []
         for length in range(3):
             piece = (
@@ -199,19 +213,20 @@ class StrandRules:
             known = (codes[at[:, None] - length + np.arange(length)] != UNKNOWN).all(axis=1)
             i, piece = at[known], piece[known]
             state = 3 * self._strand + (i + first - length) % 3
-            delta = sums[i, CODING + state] - sums[i, INTRON + self._strand] - self._grammar.intron_cost
+            delta = sums[i, CODING + state] - sums[i, INTRON + self._strand] + site[known]
             found.append(_places(i + first, Change.INTRON, state, self._group_of[length][piece], delta))
         return found
 
     def _exon_places(self, codes: Ints, sums: Floats, first: int) -> list[Places]:
-        at = _occurrences(codes, self._right) + len(self._right)
+        at = occurrences(codes, self._right) + len(self._right)
         at = at[at + 2 <= len(codes)]
         at = at[(codes[at] != UNKNOWN) & (codes[np.minimum(at + 1, len(codes) - 1)] != UNKNOWN)]
+        site = self._signal("donor" if self._strand else "acceptor", codes, at)
         found = []
         for length in range(3):
             way = (np.zeros_like(at), 1 + 4 * codes[at] + codes[at + 1], 17 + codes[at])[length]
             state = 3 * self._strand + (at + first - length) % 3
-            delta = sums[at, INTRON + self._strand] - sums[at, CODING + state]
+            delta = sums[at, INTRON + self._strand] - sums[at, CODING + state] + site
             found.append(_places(at + first, Change.EXON, state, way, delta))
         return found
 
@@ -237,7 +252,7 @@ def _number(digits: Ints) -> Ints:
     return number
 
 
-def _occurrences(codes: Ints, word: Ints) -> Ints:
+def occurrences(codes: Ints, word: Ints) -> Ints:
     """Where a word stands, overlaps included."""
     last = len(codes) - len(word) + 1
     if last <= 0:

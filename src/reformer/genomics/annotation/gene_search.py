@@ -15,6 +15,7 @@ from reformer.genomics.annotation.gene_places import (
     Places,
     StrandRules,
 )
+from reformer.genomics.annotation.grammar import Grammar
 
 _EXON, _INTRON, _BEGIN = int(Change.EXON), int(Change.INTRON), int(Change.BEGIN)
 _SAVE, _RESTART, _STOP = int(Change.SAVE), int(Change.RESTART), int(Change.STOP)
@@ -54,7 +55,7 @@ class Intron(NamedTuple):
 
 _START = Found(0.0, 0, None, None)
 _NOWHERE = Coding(_NEVER, 0, None, _START)
-_score = attrgetter("score")
+_score, _start_of = attrgetter("score"), attrgetter("start")
 
 
 class GeneSearch:
@@ -62,26 +63,30 @@ class GeneSearch:
 
     Args:
         rules: of both strands.
-        min_intron: fewest bases of an intron.
-        max_overlap: bases that a gene may share with the one to its left.
+        grammar: what they come from.
         open_start: whether the first base may lie inside a gene, which then costs nothing.
     """
 
-    def __init__(
-        self, rules: list[StrandRules], min_intron: int, max_overlap: int = 0, *, open_start: bool = False
-    ) -> None:
-        self._min_intron, self._max_overlap = min_intron, max_overlap
+    def __init__(self, rules: list[StrandRules], grammar: Grammar, *, open_start: bool = False) -> None:
+        self._min_intron, self._max_overlap = grammar.min_intron, grammar.max_overlap
+        self._lengths = grammar.intron_lengths
+        self._longest = max(len(self._lengths), self._min_intron)
+        self._fewest = (
+            _FEWEST_BASES_OF_EXON if grammar.donor else max(grammar.min_gene, _FEWEST_BASES_OF_EXON)
+        )
         # Per coding state: start of genes that may still overlap one, and what is added to the score there.
         self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
         self._goes_on = [strand.goes_on for strand in rules]
         self._best = _START
         at_start = 0.0 if open_start else _NEVER
-        # Per coding state: its best path, whose exon has a codon's length, and paths with younger exons.
-        self._coding = [_NOWHERE._replace(score=at_start)] * 6
+        # Per coding state: its best path, whose exon is long enough, and paths with younger exons.
+        self._coding = [_NOWHERE._replace(score=at_start, start=-self._fewest)] * 6
         self._begun: list[deque[Coding]] = [deque() for _ in range(6)]
         self._saved: list[tuple[float, Found, int]] = [(_NEVER, self._best, 0)] * 6
-        # Per strand: introns that are too short as yet; per group the best that is long enough.
+        # Per strand: introns whose length counts as yet; per group the best of the longer ones, and of all
+        # that may end at the position.
         self._young: list[deque[tuple[int, int, Intron]]] = [deque(), deque()]
+        self._ready: list[tuple[int, list[Intron]]] = [(-1, []), (-1, [])]
         self._introns = [[Intron(at_start, None, self._best)] * strand.num_groups for strand in rules]
 
     def visit(self, places: Places) -> None:
@@ -107,14 +112,16 @@ class GeneSearch:
                 self._saved[state] = (best.score + delta, best, position)
             elif change == _RESTART:
                 saved, path, _ = self._saved[state]
-                self._coding[state] = Coding(saved, position - 3, None, path)
+                self._coding[state] = Coding(saved, position - _BASES_OF_STOP, None, path)
+                self._drop(state, position)
                 if self._max_overlap:
-                    self._starts[state] = deque([(position - 3, saved - path.score)])
+                    self._starts[state] = deque([(position - _BASES_OF_STOP, saved - path.score)])
             else:
                 if change == _STOP:
                     self._coding[state] = _NOWHERE
                     self._starts[state].clear()
-                score += delta
+                    self._drop(state, position)
+                score = score + delta if position - start >= self._fewest else _NEVER
                 if score > best.score or (self._max_overlap and score > _NEVER):
                     found = Found(score, state // 3, (start, position, exons), before)
                     if self._max_overlap:
@@ -148,14 +155,32 @@ class GeneSearch:
         return max(scores) - sums[NO_GENE]
 
     def _begin_exon(self, position: int, state: int, way: int, delta: float) -> None:
-        young, introns = self._young[state // 3], self._introns[state // 3]
-        while young and young[0][0] <= position - self._min_intron:
-            _, group, intron = young.popleft()
-            if intron.score > introns[group].score:
-                introns[group] = intron
-        best = max((introns[group] for group in self._goes_on[state // 3][way]), key=_score, default=None)
+        strand = state // 3
+        introns = self._introns_at(strand, position)
+        best = max((introns[group] for group in self._goes_on[strand][way]), key=_score, default=None)
         if best is not None and best.score > _NEVER:
             self._begun[state].append(Coding(best.score + delta, position, best.exons, best.before))
+
+    def _introns_at(self, strand: int, position: int) -> list[Intron]:
+        """Per group the best intron that may end at `position`, what its length brings in among its score."""
+        last, ready = self._ready[strand]
+        if last == position:
+            return ready
+        young, long = self._young[strand], self._introns[strand]
+        while young and young[0][0] <= position - self._longest:
+            _, group, intron = young.popleft()
+            if intron.score > long[group].score:
+                long[group] = intron
+        ready = long.copy()
+        for start, group, intron in young:
+            length = position - start
+            if length < self._min_intron:
+                break
+            score = intron.score + (self._lengths[length] if self._lengths else 0.0)
+            if score > ready[group].score:
+                ready[group] = intron._replace(score=score)
+        self._ready[strand] = position, ready
+        return ready
 
     def _overlap(self, found: Found, start: int, end: int) -> None:
         """Lets genes that began inside a gene [start, end), not far from its end, follow it."""
@@ -172,18 +197,24 @@ class GeneSearch:
                 if position < first:
                     continue  # at or before the gene's own start
                 after = Coding(found.score + delta, position, None, found)
-                if position > end - _FEWEST_BASES_OF_EXON:
-                    self._begun[state].append(after)
+                if position > end - self._fewest:
+                    self._begun[state] = deque(sorted([*self._begun[state], after], key=_start_of))
                 elif after.score > self._coding[state].score:
                     self._coding[state] = after
 
     def _grow_up(self, state: int, position: int) -> None:
-        """Lets paths whose exon is a codon long at `position` compete with the best path of the state.
+        """Lets paths whose exon is long enough at `position` compete with the best path of the state.
 
         Younger ones do not: what ends or leaves the state there would cut a codon of theirs.
         """
         begun = self._begun[state]
-        while begun and begun[0].start <= position - _FEWEST_BASES_OF_EXON:
+        while begun and begun[0].start <= position - self._fewest:
             path = begun.popleft()
             if path.score > self._coding[state].score:
                 self._coding[state] = path
+
+    def _drop(self, state: int, position: int) -> None:
+        """Forgets paths that are too short as yet and that a stop codon ends at `position`."""
+        begun = self._begun[state]
+        while begun and begun[0].start <= position - _BASES_OF_STOP:
+            begun.popleft()

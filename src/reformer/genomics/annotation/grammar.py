@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
 from reformer.genomics.annotation.classes import labelled_transcripts
+from reformer.genomics.annotation.lengths import intron_lengths
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.genes import Gene, Transcript, spliced
 
 _RARE = 0.01
 _FEWEST_BASES_OF_INTRON = 20
+_FEWEST_BASES_OF_GENE = 3
+_PLACES_OF_A_PAIR = 16
+"""A pair of bases, as those that introns begin and end with, stands at about one of so many places."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,20 @@ class Grammar:
         donor: what an intron begins with; None where genes have no introns.
         acceptor: what an intron ends with.
         min_intron: fewest bases of an intron.
+        min_gene: fewest bases of a gene; counts only where genes have no introns.
         max_overlap: bases that neighbouring genes may share, on whichever strands.
         gene_cost: nats that a gene must bring in over no gene: minus the log of how often one begins.
-        intron_cost: likewise for an intron, per coding base.
-        evidence: what the log-probability of a base counts beside these costs, 0 to 1. A model says the same
-            of neighbouring bases for the same reasons, and their plain sum would count these many times over.
-            Of 0.005, 0.01, 0.015, 0.02, 0.05 and more the default is the best of models that were trained on
-            one of the two training genomes of `benchmarks.annotation yeast` and tested on the other.
+        intron_cost: nats of an intron.
+        coding_base_cost: nats of a base of an exon, which may end there, beside one in no gene.
+        intron_base_cost: likewise of an intron: long ones are rare.
+        intron_lengths: nats that introns of 0, 1, 2... bases bring in beyond what these costs say.
+        class_shares: how common each class is, by which its probability is divided: the costs say it already.
+            Those of the scheme, in its order; none to leave probabilities as they are.
+        evidence: what the log of that ratio counts beside these costs, 0 to 1. A model says the same of
+            neighbouring bases for the same reasons, and their plain sum would count these many times over.
+            Of 0.005, 0.0075, 0.01, 0.0125, 0.015 and 0.02 the default is the best, genes and bases taken
+            together, of seven models that were trained on S. cerevisiae chromosome I and tested on
+            S. mikatae chromosome 1 (see `benchmarks.annotation`).
     """
 
     starts: tuple[str, ...] = ("ATG",)
@@ -41,13 +52,18 @@ class Grammar:
     donor: str | None = "GT"
     acceptor: str = "AG"
     min_intron: int = 40
+    min_gene: int = 3
     max_overlap: int = 0
     gene_cost: float = 7.0
     intron_cost: float = 9.0
-    evidence: float = 0.01
+    coding_base_cost: float = 0.0
+    intron_base_cost: float = 0.0
+    intron_lengths: tuple[float, ...] = ()
+    class_shares: tuple[float, ...] = ()
+    evidence: float = 0.0125
 
     def __post_init__(self) -> None:
-        for field in ("starts", "stops"):
+        for field in ("starts", "stops", "intron_lengths", "class_shares"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
 
     @classmethod
@@ -56,7 +72,9 @@ class Grammar:
 
         Start and stop codons are those of more than 1 % of the genes whose coding sequence is whole codons.
         Introns may be half as long as the shortest one, for the annotation may have few; gaps of a few bases
-        are shifts of the frame. Genes without introns may overlap, as far as 99 % of those do that overlap.
+        are shifts of the frame. Where genes have no introns, they are as long as 99 % of the annotation's,
+        and may overlap as far as 99 % of those do that overlap. Costs are minus the logs of how often genes,
+        introns and exons end; introns are as long as the annotation's, see `.lengths`.
 
         Args:
             genes: the annotation's.
@@ -76,15 +94,27 @@ class Grammar:
             for a, b in zip(transcript.cds, transcript.cds[1:], strict=False)
             if (length := max(a.start, b.start) - min(a.end, b.end)) >= _FEWEST_BASES_OF_INTRON
         ]
-        num_coding = sum(segment.end - segment.start for t in coding for segment in t.cds)
-        return cls(
+        sizes = sorted(sum(segment.end - segment.start for segment in t.cds) for t in coding)
+        num_coding = sum(sizes)
+        gap = max(num_bases - num_coding - sum(introns), len(coding)) / len(coding)
+        found = cls(
             starts=_frequent(start for start, _ in ends),
             stops=_frequent(stop for _, stop in ends),
             donor="GT" if introns else None,
             min_intron=max(min(introns, default=0) // 2, _FEWEST_BASES_OF_INTRON),
+            min_gene=_FEWEST_BASES_OF_GENE if introns else sizes[int(_RARE * len(sizes))],
             max_overlap=0 if introns else _usual_overlap(coding),
             gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
-            intron_cost=math.log(num_coding / max(len(introns), 1)),
+            coding_base_cost=len(introns) / num_coding - 1 / gap,
+        )
+        if not introns:
+            return found
+        lengths = intron_lengths(introns)
+        return replace(
+            found,
+            intron_cost=math.log(num_coding / len(introns)) - 2 * math.log(_PLACES_OF_A_PAIR) + lengths.cost,
+            intron_base_cost=1 / lengths.mean - 1 / gap,
+            intron_lengths=lengths.gains,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +91,13 @@ class AnnotationTask:
         """A trainer that evaluates in bits per base, of the classes."""
         assert isinstance(data, AnnotationData)
         recipe, labelled = self._recipe, data.labelled["train"]
-        grammar = _grammar(recipe.scheme, labelled)
-        coding = None if grammar is None else labelled.coding_model()
-        settings = AnnotationSettings(recipe.scheme, recipe.encoding, grammar, coding)
+        settings = AnnotationSettings(
+            recipe.scheme, recipe.encoding, grammar := _grammar(recipe.scheme, labelled)
+        )
+        if grammar is not None:
+            settings = replace(
+                settings, coding=labelled.coding_model(), signals=labelled.signal_model(grammar)
+            )
         return AnnotationTrainer(settings, data, *arguments, **options)
 
 
@@ -207,6 +212,7 @@ def _grammar(scheme: ClassScheme, sequences: LabelledSequences) -> Grammar | Non
     if "CDS" not in scheme.kinds:
         return None
     try:
-        return Grammar.of(sequences.genes, sequences.letters, len(sequences.array))
+        grammar = Grammar.of(sequences.genes, sequences.letters, len(sequences.array))
     except ValueError as error:
         raise UserError(f"{', '.join(map(str, sequences.files))}: {error}") from error
+    return replace(grammar, class_shares=sequences.class_shares(scheme))

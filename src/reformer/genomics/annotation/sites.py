@@ -1,0 +1,57 @@
+"""Where the start codons and splice sites of an annotation are, and all places that look like one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+
+from reformer.genomics.annotation.coding_model import Codes
+from reformer.genomics.annotation.gene_places import base_codes, occurrences
+from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.signals import Places, Site
+from reformer.genomics.coordinates import Interval
+from reformer.genomics.genes import Segment, Transcript
+
+
+def sites(
+    codes: Codes, transcripts: Iterable[Transcript], is_reverse: bool, grammar: Grammar
+) -> dict[Site, tuple[Places, Places]]:
+    """Finds the sites of transcripts of one strand.
+
+    Args:
+        codes: base codes of the strand, from its 5' end, ``[bases]``.
+        transcripts: which code, on this strand.
+        is_reverse: whether it is "-".
+        grammar: the letters of sites; those of transcripts that have others are left out.
+
+    Returns:
+        For each kind of site int64 positions on the strand, as `FIRST` counts them: those of transcripts, and
+        all that have the letters. Both are empty for splice sites where genes have no introns.
+    """
+
+    def spans(pieces: Iterable[Interval | Segment]) -> list[tuple[int, int]]:
+        ends = [(piece.start, piece.end) for piece in pieces]
+        return [(len(codes) - b, len(codes) - a) for a, b in ends] if is_reverse else ends
+
+    found: dict[Site, set[int]] = {"start": set(), "donor": set(), "acceptor": set()}
+    for transcript in transcripts:
+        found["start"].add(spans(transcript.cds)[0][0])
+        for (_, end), (start, _) in pairwise(spans(transcript.exons)):
+            found["donor"].add(end)
+            found["acceptor"].add(start)
+    splicing = (grammar.donor,) if grammar.donor else ()
+    words: dict[Site, tuple[str, ...]] = {
+        "start": grammar.starts,
+        "donor": splicing,
+        "acceptor": (grammar.acceptor,) if splicing else (),
+    }
+    result: dict[Site, tuple[Places, Places]] = {}
+    for site, texts in words.items():
+        offset = len(grammar.acceptor) if site == "acceptor" else 0
+        places = [occurrences(codes, base_codes(text.encode())) + offset for text in texts]
+        everywhere = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *places]))
+        mine = np.array(sorted(found[site]), dtype=np.int64)
+        result[site] = np.intersect1d(mine, everywhere), everywhere
+    return result
