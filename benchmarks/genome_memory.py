@@ -1,12 +1,12 @@
 """Peak memory of `dna annotate predict` and `dna embed` by the length of the genome.
 
-    python -m benchmarks.genome_memory [--megabases 2 20 100] [--out FOLDER]
+    python -m benchmarks.genome_memory [--commands annotate embed] [--megabases 2 20 100] [--out FOLDER]
 
 The genome is one record of random bases, the models are tiny and untrained: what is measured is what files,
 windows, tokens, genes and tracks take, not the model. Each command runs as from the shell, in a process of
 its own, with its default window (1,048,576 bases for annotation, given to the embedding too) and on one
 strand. Peak memory is given with and without the pages of mapped files, the genome's tokens among them, which
-the system takes back when it needs them.
+the system takes back when it needs them. Rows of other commands and lengths that the file has stay in it.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def measure(name: str, megabases: int) -> dict[str, Any]:
             "command": name,
             "megabases": megabases,
             "peak_memory_bytes": int(printed.split()[-1]),
-            "peak_anonymous_bytes": anonymous or None,
+            "peak_anonymous_bytes": anonymous,
             "seconds": time.perf_counter() - start,
             "genes": len(genes.read_text().splitlines()) - 1 if genes.exists() else None,
         }
@@ -135,22 +135,30 @@ def measure(name: str, megabases: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--megabases", type=float, nargs="+", default=[2, 20, 100])
+    parser.add_argument("--commands", nargs="+", default=["annotate", "embed"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
-    rows = []
-    for name in ("annotate", "embed"):
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    for name in arguments.commands:
         for megabases in arguments.megabases:
-            rows.append(measure(name, megabases))
-            mib, seconds = rows[-1]["peak_memory_bytes"] / 2**20, rows[-1]["seconds"]
-            anonymous = (rows[-1]["peak_anonymous_bytes"] or 0) / 2**20
+            row = measure(name, megabases)
+            mib, anonymous = (row[f"peak_{kind}_bytes"] / 2**20 for kind in ("memory", "anonymous"))
             print(
                 f"{name:9} {megabases:6g} Mbp  peak {mib:6.0f} MiB, {anonymous:6.0f} of them anonymous  "
-                f"{seconds:6.0f} s",
+                f"{row['seconds']:6.0f} s",
                 flush=True,
             )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    results = {"machine": describe_machine(), "rows": rows}
-    (arguments.out / "genome_memory.json").write_text(json.dumps(results, indent=1) + "\n")
+            rows.append(row | {"machine": describe_machine()})
+            write(arguments.out / "genome_memory.json", rows)
+
+
+def write(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes rows, and those of other commands and lengths that the file has."""
+    kept = json.loads(file.read_text())["rows"] if file.exists() else []
+    keys = [(row["command"], row["megabases"]) for row in rows]
+    kept = [row for row in kept if (row["command"], row["megabases"]) not in keys]
+    file.write_text(json.dumps({"rows": kept + rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
