@@ -13,6 +13,7 @@ import pytest
 
 from reformer.genomics.variants import scoring
 from tests.cli.conftest import RunCommand
+from tests.genomics.variants.gene_models import coding_text, write_gene_model
 from tests.training.conftest import write_fasta
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -210,3 +211,42 @@ def test_ctrl_c_leaves_nothing(finished_run: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_model_of_genes_scores_by_what_happens_to_them(run_command: RunCommand, tmp_path: Path) -> None:
+    generator = np.random.default_rng(2)
+    flank = "".join(generator.choice(list("ACGT"), 300))
+    letters = flank + coding_text(generator, 300) + flank
+    (tmp_path / "genome.fa").write_text(f">c\n{letters}\n")
+    codon = next(p for p in range(720, 1200, 3) if letters[p : p + 3] == "GAA")
+    source = write_vcf(
+        tmp_path / "v.vcf",
+        ("c", 100, letters[99], OTHER[letters[99]]),
+        ("c", codon + 1, "G", "T,C"),
+        ("c", codon + 2, OTHER["A"], "A"),
+        ("c", codon + 3, "A", "AC,<DEL>"),
+    )
+    model = write_gene_model(tmp_path / "genes")
+    arguments = ("dna", "score", model, source, "genome.fa")
+    for name in ("1.vcf.gz", "2.vcf.gz"):
+        outcome = run_command(*arguments, name, "--on-mismatch", "filter")
+        assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == "2.vcf.gz: 4 variants, 1 of them with another REF than the genome\n"
+    assert (tmp_path / "1.vcf.gz").read_bytes() == (tmp_path / "2.vcf.gz").read_bytes()
+    with pysam.VariantFile(str(tmp_path / "1.vcf.gz")) as file:
+        assert file.header.info["REFORMER_GENE_LLR"].number == "A"
+        assert "REFORMER_LLR" not in file.header.info
+        found = [record.info["REFORMER_GENE_LLR"] for record in file]
+    (outside,), (stop, missense), wrong, (insertion, symbolic) = found
+    assert abs(outside) < 1 < 5 < -stop
+    assert stop < missense - 5
+    assert insertion < -5
+    assert wrong == (None,)
+    assert symbolic is None
+    outcome = run_command(*arguments, "3.vcf.gz")
+    assert outcome.code == 2
+    assert "v.vcf, line 5: REF is C, but" in outcome.err
+    without = write_gene_model(tmp_path / "exons", ("exon",))
+    outcome = run_command("dna", "score", without, source, "genome.fa", "4.vcf.gz", "--on-mismatch", "filter")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "no gene grammar: expected CDS among annotation.kinds" in outcome.err

@@ -293,3 +293,60 @@ def test_some_of_these_genes_overlap_on_either_strand():
             if left.exons[0][1] > right.exons[0][0]:
                 seen.add(left.strand + right.strand)
     assert seen == {"++", "+-", "-+", "--"}
+
+
+def open_score(letters, probabilities, grammar, coding=None):
+    decoder = GeneDecoder(SCHEME, grammar, coding, open_ends=True)
+    decoder.feed(letters.encode(), probabilities)
+    return decoder.score()
+
+
+def best_open_gain(letters, probabilities, grammar):
+    """The same, base by base, for genes without introns: where the path is, and with how many nats."""
+    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6))
+    none, coding = 0.0, {(strand, a): 0.0 for strand in "+-" for a in range(3)}
+    for p in range(len(letters) + 1):
+        before, after = letters[max(p - 3, 0) : p], letters[p : p + 3]
+        if before in grammar.stops:
+            none, coding["+", p % 3] = max(none, coding["+", p % 3]), -np.inf
+        if reverse_complement(before) in grammar.starts:
+            none = max(none, coding["-", p % 3])
+        if after in grammar.starts:
+            coding["+", p % 3] = max(coding["+", p % 3], none - grammar.gene_cost)
+        if reverse_complement(after) in grammar.stops:
+            coding["-", p % 3] = none - grammar.gene_cost
+        if p < len(letters):
+            for strand, a in coding:
+                left = (p - a) % 3
+                place = left if strand == "+" else 2 - left
+                coding[strand, a] += logs[p, SCHEME.number("CDS", strand, place)] - logs[p, 0]
+    return max(none, *coding.values())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_score_of_open_ends_is_that_of_the_best_path(seed):
+    generator = np.random.default_rng(seed)
+    words = ["ATG", "TAA", "CAT", "TTA", "TGA", "A", "C", "G", "T", "TCA", "GCT", "GAA"]
+    letters = "".join(generator.choice(words, 40))
+    probabilities = generator.dirichlet(np.full(7, 1.0), len(letters))  # introns have none
+    probabilities = np.pad(probabilities, ((0, 0), (0, len(SCHEME.names) - 7)))
+    grammar = Grammar(donor=None, gene_cost=1.0, evidence=generator.choice([0.2, 1.0]))
+    found = open_score(letters, probabilities, grammar)
+    assert found == pytest.approx(best_open_gain(letters, probabilities, grammar))
+    assert found >= sum(gene.score for gene in call(letters, probabilities, grammar)) - 1e-9
+
+
+@pytest.mark.parametrize("on_other_strand", [False, True])
+def test_introns_may_go_on_beyond_the_ends(on_other_strand):
+    parts = [("intron+", "CCCCCCAG"), ("CDS+0", "GCA"), ("intron+", "GTCCCC")]
+    letters = "".join(text for _, text in parts)
+    probabilities = np.full((len(letters), len(SCHEME.names)), 0.01)
+    classes = [SCHEME.names.index(name) for name, text in parts for _ in text]
+    classes[9], classes[10] = (SCHEME.names.index(f"CDS+{place}") for place in (1, 2))
+    probabilities[np.arange(len(letters)), classes] = 0.9
+    if on_other_strand:
+        letters, probabilities = reverse_complement(letters), probabilities[::-1][:, SCHEME.other_strand]
+    no_gene = 1 - probabilities[:, 1:].sum(axis=1)
+    expected = np.log(0.9 / no_gene).sum() - TIGHT.intron_cost
+    assert open_score(letters, probabilities, TIGHT) == pytest.approx(expected)
+    assert call(letters, probabilities) == []

@@ -29,35 +29,31 @@ def score(
     ] = OnMismatch.ERROR,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Score variants: how much likelier the model finds the genome with each than without.
+    """Score variants: what each changes in what the model says of the genome.
 
-    Writes OUT, a copy of VARIANTS with the log-likelihood ratio of each ALT in INFO (REFORMER_LLR: nats, mean
-    of both strands, negative where the change is unlikely), and its tabix index. The sequences compared
-    begin at the same base and are equally long.
+    Writes OUT, a copy of VARIANTS with the score of each ALT in INFO, in nats, and its tabix index. The
+    sequences compared begin at the same base and are equally long.
 
-    A causal model has read half a window or more before the variant, and --reach bases from it on count. A
-    masked model sees half a window on either side, and the changed bases, masked, count.
+    A language model: REFORMER_LLR, how much likelier it finds the genome with the change than without, mean
+    of both strands, negative where the change is unlikely. A causal model has read half a window or more
+    before the variant, and --reach bases from it on count. A masked model sees half a window on either side,
+    and the changed bases, masked, count.
+
+    A model of `dna annotate train`: REFORMER_GENE_LLR, how much better the window reads as genes with the
+    change than without, negative where the change breaks a gene. A third of the window or more lies on either
+    side of the variant.
     """
     from reformer.genomics.genome import Genome
-    from reformer.genomics.strands import model_lower_case
-    from reformer.genomics.variants.likelihood import likelihood_of
-    from reformer.genomics.variants.scoring import (
-        check_output,
-        check_variants,
-        check_window,
-        write_likelihood_ratios,
-    )
-    from reformer.training.model_folder import load_language_model
+    from reformer.genomics.variants.scorers import load_scorer
+    from reformer.genomics.variants.scoring import check_output, check_variants, check_window, write_scores
     from reformer.training.progress import progress_bar
 
     check_window(window, reach)
     check_output(out)
     with Genome(genome) as opened:
         num_variants, num_mismatches = check_variants(variants, opened, on_mismatch.value)
-        loaded, tokenizer = load_language_model(model, device)
-        lower_case = model_lower_case(tokenizer, model)
-        likelihood = likelihood_of(loaded, tokenizer, window, reach)
+        scorer = load_scorer(model, device, window, reach)
         with progress_bar("scoring", num_variants) as advance:
-            write_likelihood_ratios(out, variants, opened, likelihood, lower_case, advance)
+            write_scores(out, variants, opened, scorer, advance)
     mismatches = f", {num_mismatches:,} of them with another REF than the genome" if num_mismatches else ""
     print(f"{out}: {num_variants:,} variants{mismatches}")

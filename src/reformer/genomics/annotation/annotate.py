@@ -23,6 +23,7 @@ from reformer.genomics.formats.gff3 import write_gff3
 from reformer.genomics.formats.tracks import write_bigwig
 from reformer.genomics.genes import Gene, gene_features
 from reformer.training.atomic import write_text_atomically
+from reformer.training.memory import return_freed_memory
 
 if TYPE_CHECKING:
     from reformer.data.tokens import Record, TokenArray
@@ -108,6 +109,7 @@ def annotate_record(
             decoder.feed(tokens[inner].tobytes().translate(LETTER_OF_TOKEN), probabilities)
         if take is not None:
             take(record, start + inner.start, probabilities)
+        return_freed_memory()
     return AnnotatedRecord(record.name, record.length, [] if decoder is None else decoder.finish())
 
 

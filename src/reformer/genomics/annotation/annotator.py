@@ -45,13 +45,11 @@ class AnnotationSettings:
     coding: CodingModel | None = None
     signals: SignalModel | None = None
 
-    def decoder(self) -> GeneDecoder | None:
+    def decoder(self, *, open_ends: bool = False) -> GeneDecoder | None:
         """A decoder for one sequence; None without a grammar."""
-        return (
-            None
-            if self.grammar is None
-            else GeneDecoder(self.scheme, self.grammar, self.coding, self.signals)
-        )
+        if self.grammar is None:
+            return None
+        return GeneDecoder(self.scheme, self.grammar, self.coding, self.signals, open_ends=open_ends)
 
     def write(self, folder: Path) -> None:
         """Writes `annotation.json`, `coding.safetensors` and `signals.safetensors` into a model's folder."""

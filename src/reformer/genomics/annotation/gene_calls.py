@@ -73,6 +73,7 @@ class GeneDecoder:
         grammar: the rules.
         coding: codon statistics, whose nats count beside those of the probabilities; None for none.
         signals: of start codons and splice sites, whose nats count too; None for none.
+        open_ends: whether genes may go on beyond the ends of the sequence; for `score` alone.
 
     Raises:
         ValueError: coding is not among the classes.
@@ -84,6 +85,8 @@ class GeneDecoder:
         grammar: Grammar,
         coding: CodingModel | None = None,
         signals: SignalModel | None = None,
+        *,
+        open_ends: bool = False,
     ) -> None:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
@@ -91,7 +94,7 @@ class GeneDecoder:
         self._context = 0 if coding is None else coding.order
         self._ahead = _AROUND + (0 if signals is None else signals.reach)
         self._rules = [StrandRules(grammar, strand, signals) for strand in range(len(STRANDS))]
-        self._search = GeneSearch(self._rules, grammar)
+        self._search = GeneSearch(self._rules, grammar, open_start=open_ends)
         shares = np.array(grammar.class_shares)[None]
         self._prior = state_scores(scheme, shares, 0)[0] if grammar.class_shares else np.zeros(NUM_STATES)
         self._costs = grammar.coding_base_cost, grammar.intron_base_cost
@@ -120,12 +123,20 @@ class GeneDecoder:
 
     def finish(self) -> list[CalledGene]:
         """Ends the sequence; its genes from left to right."""
-        self._take(*self._waiting, 0, len(self._waiting[0]))
-        self._visit(self._first + len(self._codes) + 1)
+        self._end()
         genes = [
             CalledGene(STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
         ]
         return genes[::-1]
+
+    def score(self) -> float:
+        """Ends the sequence; nats by which its best path, of open ends, is likelier than no gene."""
+        self._end()
+        return self._search.open_score(self._sums[-1].tolist())
+
+    def _end(self) -> None:
+        self._take(*self._waiting, 0, len(self._waiting[0]))
+        self._visit(self._first + len(self._codes) + 1)
 
     def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
         """Adds up the scores of the bases [start, end), of which those around are known."""

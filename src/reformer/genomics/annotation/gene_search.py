@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from reformer.genomics.annotation.gene_places import Change, Places, StrandRules
+from reformer.genomics.annotation.gene_places import (
+    CODING,
+    INTRON,
+    NO_GENE,
+    Change,
+    Places,
+    StrandRules,
+)
 from reformer.genomics.annotation.grammar import Grammar
 
 _EXON, _INTRON, _BEGIN = int(Change.EXON), int(Change.INTRON), int(Change.BEGIN)
@@ -57,9 +64,10 @@ class GeneSearch:
     Args:
         rules: of both strands.
         grammar: what they come from.
+        open_start: whether the first base may lie inside a gene, which then costs nothing.
     """
 
-    def __init__(self, rules: list[StrandRules], grammar: Grammar) -> None:
+    def __init__(self, rules: list[StrandRules], grammar: Grammar, *, open_start: bool = False) -> None:
         self._min_intron, self._max_overlap = grammar.min_intron, grammar.max_overlap
         self._lengths = grammar.intron_lengths
         self._longest = max(len(self._lengths), self._min_intron)
@@ -70,15 +78,16 @@ class GeneSearch:
         self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
         self._goes_on = [strand.goes_on for strand in rules]
         self._best = _START
+        at_start = 0.0 if open_start else _NEVER
         # Per coding state: its best path, whose exon is long enough, and paths with younger exons.
-        self._coding = [_NOWHERE] * 6
+        self._coding = [_NOWHERE._replace(score=at_start, start=-self._fewest)] * 6
         self._begun: list[deque[Coding]] = [deque() for _ in range(6)]
         self._saved: list[tuple[float, Found, int]] = [(_NEVER, self._best, 0)] * 6
         # Per strand: introns whose length counts as yet; per group the best of the longer ones, and of all
         # that may end at the position.
         self._young: list[deque[tuple[int, int, Intron]]] = [deque(), deque()]
         self._ready: list[tuple[int, list[Intron]]] = [(-1, []), (-1, [])]
-        self._introns = [[Intron(_NEVER, None, self._best)] * strand.num_groups for strand in rules]
+        self._introns = [[Intron(at_start, None, self._best)] * strand.num_groups for strand in rules]
 
     def visit(self, places: Places) -> None:
         """Takes the next places."""
@@ -130,6 +139,20 @@ class GeneSearch:
                 exons.append((start, end))
             yield found.score - found.before.score, found.strand, exons[::-1]
             found = found.before
+
+    def open_score(self, sums: Sequence[float]) -> float:
+        """The score of the best path over no gene, where the path may end inside a gene.
+
+        Args:
+            sums: of each state's scores over all bases, `NUM_STATES` nats.
+        """
+        scores = [self._best.score + sums[NO_GENE]]
+        for state, (path, begun) in enumerate(zip(self._coding, self._begun, strict=True)):
+            scores.append(max(map(_score, (path, *begun))) + sums[CODING + state])
+        for strand, (young, introns) in enumerate(zip(self._young, self._introns, strict=True)):
+            score = max(map(_score, (*introns, *(path for *_, path in young))))
+            scores.append(score + sums[INTRON + strand])
+        return max(scores) - sums[NO_GENE]
 
     def _begin_exon(self, position: int, state: int, way: int, delta: float) -> None:
         strand = state // 3

@@ -1,4 +1,4 @@
-"""Variants of a VCF file, scored by a language model: the work of `reformer dna score`."""
+"""Variants of a VCF file, scored by a model: the work of `reformer dna score`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from reformer.data.vocabularies import LowerCase
 from reformer.errors import UserError
 from reformer.genomics.genome import Genome
 from reformer.genomics.names import check_names
-from reformer.genomics.strands import StrandedSequence
 from reformer.genomics.variants.changes import Change
-from reformer.genomics.variants.likelihood import Likelihood, Nats
+from reformer.genomics.variants.scorers import Scorer
 from reformer.genomics.variants.vcf import (
     Filter,
-    InfoField,
     Scored,
     Variant,
     read_variants,
@@ -28,14 +25,6 @@ from reformer.training.atomic import check_writable
 
 MAX_WINDOW = 1 << 20
 REF_MISMATCH = Filter("REF_MISMATCH", "REF is not what the genome has there; not scored")
-FIELDS = (
-    InfoField(
-        "REFORMER_LLR", "A", "Float",
-        "Log-likelihood of the changed sequence minus that of the genome's, in nats, mean of both strands",
-    ),
-    InfoField("REFORMER_LLR_FWD", "A", "Float", "The same on the strand that the genome has"),
-    InfoField("REFORMER_LLR_REV", "A", "Float", "The same on the reverse complement"),
-)  # fmt: skip
 _VARIANTS_AT_ONCE = 1024
 
 
@@ -98,75 +87,52 @@ def _short(letters: str) -> str:
     return letters if len(letters) <= 20 else f"{letters[:17]}..."
 
 
-def write_likelihood_ratios(
+def write_scores(
     path: Path,
     source: Path,
     genome: Genome,
-    likelihood: Likelihood,
-    lower_case: LowerCase,
+    scorer: Scorer,
     on_variants: Callable[[int], None] = lambda number: None,
 ) -> None:
     """Scores the variants of a file, see `write_scored_variants`.
 
-    An allele is scored on both strands. One that is not made of A, C, G and T gets ".", as do all of a
-    variant whose REF is not the genome's, which the filter `REF_MISMATCH` marks.
+    An allele that is not made of A, C, G and T gets ".", as do all of a variant whose REF is not the
+    genome's, which the filter `REF_MISMATCH` marks.
 
     Args:
         path: the file to write.
         source: the file to read.
         genome: where the variants are.
-        likelihood: of the model.
-        lower_case: what the model was trained to do with lower-case letters.
+        scorer: the model.
         on_variants: called with the number of variants that have been scored since the last call.
     """
 
     def score(variants: Iterator[Variant]) -> Iterator[Scored]:
         for name, of_sequence in groupby(variants, key=lambda variant: variant.interval.sequence):
-            strands = [StrandedSequence(genome, name, strand, lower_case) for strand in ("+", "-")]
             while batch := tuple(islice(of_sequence, _VARIANTS_AT_ONCE)):
-                yield from _scored(batch, genome, strands, likelihood)
+                yield from _scored(batch, genome, name, scorer)
                 on_variants(len(batch))
 
-    write_scored_variants(path, source, FIELDS, score, [REF_MISMATCH])
+    write_scored_variants(path, source, scorer.fields, score, [REF_MISMATCH])
 
 
-def _scored(
-    variants: tuple[Variant, ...], genome: Genome, strands: list[StrandedSequence], likelihood: Likelihood
-) -> Iterator[Scored]:
+def _scored(variants: tuple[Variant, ...], genome: Genome, name: str, scorer: Scorer) -> Iterator[Scored]:
     matches = [has_reference(variant, genome) for variant in variants]
     changes = [
         Change.of(variant.interval.start, variant.reference, alternative) if is_match else None
         for variant, is_match in zip(variants, matches, strict=True)
         for alternative in variant.alternatives
     ]
-    forward, reverse = (_ratios(changes, strand, likelihood) for strand in strands)
+    scores = np.full((len(scorer.fields), len(changes)), np.nan)
+    there = [index for index, change in enumerate(changes) if change is not None]
+    if there:
+        scores[:, there] = scorer.scores(genome, name, [change for change in changes if change is not None])
     start = 0
     for variant, is_match in zip(variants, matches, strict=True):
         here = slice(start, start + len(variant.alternatives))
         start = here.stop
-        values = zip(FIELDS, (_mean(forward[here], reverse[here]), forward[here], reverse[here]), strict=True)
+        values = zip(scorer.fields, scores[:, here].tolist(), strict=True)
         yield Scored(
-            {field.name: tuple(numbers.tolist()) for field, numbers in values}
-            if variant.alternatives
-            else {},
+            {field.name: tuple(numbers) for field, numbers in values} if variant.alternatives else {},
             () if is_match else (REF_MISMATCH.name,),
         )
-
-
-def _ratios(changes: list[Change | None], strand: StrandedSequence, likelihood: Likelihood) -> Nats:
-    """float64 `[changes]`, NaN where there is none."""
-    flipped = [
-        change.on_other_strand(len(strand)) if change is not None and strand.strand == "-" else change
-        for change in changes
-    ]
-    there = [(index, change) for index, change in enumerate(flipped) if change is not None]
-    there.sort(key=lambda pair: (pair[1].start, pair[1].end, pair[1].inserted))
-    ratios = np.full(len(changes), np.nan)
-    if there:
-        ratios[[index for index, _ in there]] = likelihood.ratios(strand, [change for _, change in there])
-    return ratios
-
-
-def _mean(forward: Nats, reverse: Nats) -> Nats:
-    """The mean of strands; of one alone where the other has no base to compare."""
-    return np.where(np.isnan(forward), reverse, np.where(np.isnan(reverse), forward, (forward + reverse) / 2))

@@ -1,0 +1,82 @@
+"""What a change does to genes: how much better the changed sequence can be read as genes, in nats.
+
+An annotation model finds the best path through its gene grammar, and by how many nats that is likelier than
+no gene at all: codon statistics and the network's probabilities, less what genes and introns cost. A stop
+codon or a shift of the frame in a gene leaves no path that collects all that the gene brought in; a silent
+change costs no more than a rarer codon does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from reformer.errors import UserError
+from reformer.genomics.annotation.annotator import SETTINGS_FILE, Annotator
+from reformer.genomics.base_encoding import LETTER_OF_TOKEN
+from reformer.genomics.genome import Genome
+from reformer.genomics.strands import StrandedSequence, TokenIds, changed_ids
+from reformer.genomics.variants.changes import Change
+from reformer.genomics.variants.likelihood import Nats
+from reformer.genomics.variants.vcf import InfoField
+
+
+class GeneScorer:
+    """Of an annotation model, which reads both strands at once; see `Scorer`.
+
+    The change lies in the middle third of the window, but for the ends of a sequence, and windows begin at
+    multiples of a third, so that nearby changes share what the model says of the sequence as it is. Both
+    windows begin at the same base and are equally long. Genes may go on beyond their ends.
+
+    Args:
+        annotator: the model.
+        window: bases, at least 2.
+        owner: named in the error.
+
+    Raises:
+        UserError: the model's classes cannot be decoded into genes.
+    """
+
+    fields: tuple[InfoField, ...] = (
+        InfoField(
+            "REFORMER_GENE_LLR", "A", "Float",
+            "Log-likelihood ratio of the best reading as genes to no gene, both strands: that of the changed "
+            "sequence minus that of the genome's, in nats",
+        ),
+    )  # fmt: skip
+
+    def __init__(self, annotator: Annotator, window: int, owner: Path) -> None:
+        if annotator.settings.grammar is None:
+            raise UserError(f"{owner / SETTINGS_FILE}: no gene grammar: expected CDS among annotation.kinds")
+        self._annotator, self._window = annotator, window
+
+    def scores(self, genome: Genome, name: str, changes: Sequence[Change]) -> Nats:
+        """See `Scorer`."""
+        sequence = StrandedSequence(genome, name, "+", "fold")
+        scores = np.full((1, len(changes)), np.nan)
+        order = sorted(range(len(changes)), key=lambda i: changes[i].start)
+        for first, group in groupby(order, key=lambda i: self._first(changes[i])):
+            unchanged: dict[int, float] = {}
+            for i in group:
+                growth = len(changes[i].inserted) - (changes[i].end - changes[i].start)
+                end = min(first + self._window, len(sequence), len(sequence) + growth)
+                if changes[i].start >= end:  # an insertion behind the last base
+                    continue
+                if end not in unchanged:
+                    unchanged[end] = self._score(sequence.ids(first, end))
+                scores[0, i] = self._score(changed_ids(sequence, changes[i], first, end)) - unchanged[end]
+        return scores
+
+    def _first(self, change: Change) -> int:
+        step = max(1, self._window // 3)
+        return max(0, (change.start // step - 1) * step)
+
+    def _score(self, ids: TokenIds) -> float:
+        """Nats by which the best reading as genes is likelier than no gene."""
+        decoder = self._annotator.settings.decoder(open_ends=True)
+        assert decoder is not None
+        decoder.feed(ids.tobytes().translate(LETTER_OF_TOKEN), self._annotator.probabilities(ids))
+        return decoder.score()
