@@ -1,7 +1,7 @@
 """Annotation of one species by a Reformer trained on others, and by simpler models at equal training time.
 
-    python -m benchmarks.annotation yeast [--seconds 90] [--seeds 0 1 2] [--out FOLDER] [CONTENDER ...]
-    python -m benchmarks.annotation fly --seconds 200
+    python -m benchmarks.annotation yeast [CONTENDER ...] [--seconds 90] [--seeds 0 1 2] [--out FOLDER]
+    python -m benchmarks.annotation fly --seconds 60
 
 yeast: trained on S. cerevisiae chromosome I and S. mikatae chromosome 1, tested on S. kudriavzevii chromosome
 1.

@@ -45,3 +45,11 @@ def test_overlaps_are_those_of_the_annotation_where_there_are_no_introns():
     assert Grammar.of(slipped, lambda i: letters[i.start : i.end], 5000).donor is None
     spliced = [*genes, gene("s", "+", [(4200, 4230), (4280, 4300)], [(4200, 4230), (4280, 4300)])]
     assert Grammar.of(spliced, lambda i: letters[i.start : i.end], 5000).max_overlap == 0
+
+
+def test_a_long_gene_has_no_more_evidence_than_a_short_one():
+    letters = "ATG" + "C" * 9999 + "TAA"
+    for length, evidence in ((1500, 0.0125), (4000, 20 / 4000)):
+        found = gene("a", "+", [(0, 300), (length - 300, length)], [(0, 300), (length - 300, length)])
+        grammar = Grammar.of([found], lambda i: letters[i.start : i.end], 10_005)
+        assert grammar.evidence == pytest.approx(evidence)

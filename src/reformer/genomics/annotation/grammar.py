@@ -17,6 +17,7 @@ from reformer.genomics.genes import Gene, Transcript, spliced
 _RARE = 0.01
 _FEWEST_BASES_OF_INTRON = 20
 _FEWEST_BASES_OF_GENE = 3
+_EVIDENCE, _EVIDENCE_OF_A_GENE = 0.0125, 20.0
 _PLACES_OF_A_PAIR = 16
 """A pair of bases, as those that introns begin and end with, stands at about one of so many places."""
 
@@ -44,7 +45,8 @@ class Grammar:
             neighbouring bases for the same reasons, and their plain sum would count these many times over.
             Of 0.005, 0.0075, 0.01, 0.0125, 0.015 and 0.02 the default is the best, genes and bases taken
             together, of seven models that were trained on S. cerevisiae chromosome I and tested on
-            S. mikatae chromosome 1 (see `benchmarks.annotation`).
+            S. mikatae chromosome 1 (see `benchmarks.annotation`). That is 20 bases' worth in a yeast gene;
+            where genes are longer, by their introns, `of` lets them have no more.
     """
 
     starts: tuple[str, ...] = ("ATG",)
@@ -60,7 +62,7 @@ class Grammar:
     intron_base_cost: float = 0.0
     intron_lengths: tuple[float, ...] = ()
     class_shares: tuple[float, ...] = ()
-    evidence: float = 0.0125
+    evidence: float = _EVIDENCE
 
     def __post_init__(self) -> None:
         for field in ("starts", "stops", "intron_lengths", "class_shares"):
@@ -106,6 +108,9 @@ class Grammar:
             max_overlap=0 if introns else _usual_overlap(coding),
             gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
             coding_base_cost=len(introns) / num_coding - 1 / gap,
+            evidence=min(
+                _EVIDENCE, _EVIDENCE_OF_A_GENE * len(coding) / sum(b - a for a, b in map(_span, coding))
+            ),
         )
         if not introns:
             return found
