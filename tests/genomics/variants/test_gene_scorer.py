@@ -52,7 +52,8 @@ def test_a_broken_gene_loses_what_it_had_and_a_rarer_codon_little(genome, letter
     of_stop, of_silent, of_lost, of_gained, of_outside = scores(genome, [stop, silent, lost, gained, outside])
     assert max(of_stop, of_lost, of_gained) < -15
     assert -15 < of_silent < 0
-    assert abs(of_outside) < 1
+    assert of_outside == 0
+    assert not np.signbit(of_outside)
 
 
 def test_scores_are_those_of_whole_windows(genome, letters):
@@ -79,7 +80,7 @@ def test_scores_are_those_of_whole_windows(genome, letters):
         expected.append(score(changed[first:end]) - score(letters[first:end]))
     expected[-1] = np.nan
     found = scores(genome, changes)
-    np.testing.assert_allclose(found, expected, atol=1e-9, equal_nan=True)
+    np.testing.assert_allclose(found, expected, atol=1e-6, equal_nan=True)
     assert (np.abs(found[1:5]) > 1e-3).all()
     shuffled = np.random.default_rng(0).permutation(len(changes))
     np.testing.assert_array_equal(scores(genome, [changes[i] for i in shuffled]), found[shuffled])
@@ -93,7 +94,7 @@ def test_the_other_strand_has_the_same_scores(genome, letters):
     flipped = [change.on_other_strand(len(letters)) for change in changes]
     window = 9 * len(letters)
     found, other = scores(genome, changes, window=window), scores(genome, flipped, "other", window=window)
-    np.testing.assert_allclose(other[:-1], found[:-1], atol=1e-6)
+    np.testing.assert_allclose(other[:-1], found[:-1], atol=2e-6)
     np.testing.assert_allclose(other, found, atol=0.3)
     assert np.abs(found).max() > 10
 

@@ -23,6 +23,8 @@ from reformer.genomics.variants.changes import Change
 from reformer.genomics.variants.likelihood import Nats
 from reformer.genomics.variants.vcf import InfoField
 
+_DECIMALS = 6  # what is less is the rounding of sums over the window
+
 
 class GeneScorer:
     """Of an annotation model, which reads both strands at once; see `Scorer`.
@@ -68,7 +70,7 @@ class GeneScorer:
                 if end not in unchanged:
                     unchanged[end] = self._score(sequence.ids(first, end))
                 scores[0, i] = self._score(changed_ids(sequence, changes[i], first, end)) - unchanged[end]
-        return scores
+        return np.round(scores, _DECIMALS) + 0.0  # never -0
 
     def _first(self, change: Change) -> int:
         step = max(1, self._window // 3)
