@@ -198,16 +198,19 @@ def test_output_and_gradients_have_the_layout_of_the_inputs(heads_inside: bool) 
         assert tensor.stride() == (inputs.q if name == "out" else getattr(inputs, name)).stride()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=str)
 @pytest.mark.parametrize("correct_duplicates", [False, True])
-@pytest.mark.parametrize("num_pad", [(), (0, 30)])
-def test_levels_equal_the_reference(num_pad: tuple[int, ...], correct_duplicates: bool) -> None:
+@pytest.mark.parametrize(("B", "H", "num_pad"), [(2, 2, ()), (2, 2, (0, 30)), (1, 1, ())])
+def test_levels_equal_the_reference(
+    B: int, H: int, num_pad: tuple[int, ...], correct_duplicates: bool, dtype: torch.dtype, tolerance: float
+) -> None:
     g = torch.Generator().manual_seed(0)
-    q, k, v, grad = (torch.randn(2, 2, 150, 24, generator=g, dtype=torch.float64) for _ in range(4))
-    buckets = [torch.randint(i + 1, (2, 2, 3, end), generator=g) for i, end in enumerate((16, 32, 64, 150))]
+    q, k, v, grad = (torch.randn(B, H, 150, 24, generator=g, dtype=torch.float64).to(dtype) for _ in range(4))
+    buckets = [torch.randint(i + 1, (B, H, 3, end), generator=g) for i, end in enumerate((16, 32, 64, 150))]
     mask = torch.arange(150) < 150 - torch.tensor(num_pad)[:, None] if num_pad else None
     results = []
-    for dtype, backend in ((torch.float64, "reference"), (torch.float32, "cpu")):
-        leaves = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+    for as_dtype, backend in ((torch.float64, "reference"), (dtype, "cpu")):
+        leaves = [x.to(as_dtype).requires_grad_() for x in (q, k, v)]
         out = lsh_attention_by_level(
             *leaves,
             buckets,
@@ -218,9 +221,9 @@ def test_levels_equal_the_reference(num_pad: tuple[int, ...], correct_duplicates
             dropout_seed=7,
             backend=backend,
         )
-        results.append([out, *torch.autograd.grad(out, leaves, grad.to(dtype))])
+        results.append([out, *torch.autograd.grad(out, leaves, grad.to(as_dtype))])
     for expected, actual in zip(*results, strict=True):
-        assert (actual - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert (actual - expected).abs().max() < tolerance * expected.abs().max()
 
 
 @pytest.mark.parametrize("window", WINDOWS)

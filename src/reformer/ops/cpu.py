@@ -341,12 +341,13 @@ def _run_levels(
         if buckets is not None:
             problem.q_buckets, problem.k_buckets = (_Buckets(x.data_ptr(), *x.stride()) for x in buckets)
         problems.append(problem)
-        alive.append((buckets, of_level))
+        alive.append((start, buckets, of_level))
         start += num_queries
     library.run("attend", (_Problem * len(problems))(*problems), len(problems), backward)
-    if not backward and len(problems) > 1:
-        for key, x in per_head.items():
-            torch.cat([of_level[key] for _, of_level in alive], dim=2, out=x)
+    if not backward:
+        for start, _, of_level in alive:
+            for key, x in of_level.items():
+                per_head[key][:, :, start : start + x.shape[2]] = x
 
 
 def _result_like(x: Tensor, size: int) -> Tensor:
