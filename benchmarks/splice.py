@@ -9,9 +9,10 @@ trained by `reformer dna classify train` itself. The folds have every class even
 one side. Nothing of a test fold is seen in training: the model of the last step is scored. Published
 accuracies are 95 to 97 %. Rows of other contenders, seeds and folds that FOLDER/splice.json has stay in it.
 
-The settings of `splice.yaml` were chosen by the last five folds: dropout by `--choose`, which sees these alone
-and tests each of them on what the other four teach, with recipe settings laid over the file; the learning rate
-by two of them. No setting was chosen by the first five folds, whose mean is therefore given by itself.
+The settings of `splice.yaml` were chosen by the last five folds: dropout by `--choose`, which sees these
+alone and tests each of them on what the other four teach, with recipe settings laid over the file; the
+learning rate by two of them. No setting was chosen by the first five folds, whose mean is therefore given by
+itself.
 """
 
 import argparse
