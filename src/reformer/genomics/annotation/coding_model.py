@@ -100,20 +100,32 @@ class CodingModel:
         Raises:
             UserError: it is missing, damaged or not ours.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         file = folder / CODING_FILE
-        if not file.exists():
-            raise UserError(f"{file}: missing: expected the codon statistics of the model's genome")
         try:
-            table = load_file(file)["log_odds"]
-        except (SafetensorError, KeyError) as error:
+            table = read_tables(file, "the codon statistics")["log_odds"]
+        except KeyError as error:
             raise UserError(f"{file}: damaged: {error}") from error
         model = cls(table)
         if table.dtype != np.float32 or table.shape != (3, 4**model.order, 4) or not np.isfinite(table).all():
             raise UserError(f"{file}: expected finite float32 [3, 4**order, 4], got {list(table.shape)}")
         return model
+
+
+def read_tables(file: Path, content: str) -> dict[str, Floats]:
+    """Reads the arrays of a safetensors file of a model's folder.
+
+    Raises:
+        UserError: it is missing or damaged; `content` says what of the model's genome was expected.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not file.exists():
+        raise UserError(f"{file}: missing: expected {content} of the model's genome")
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file}: damaged: {error}") from error
 
 
 def other_strand(codes: Codes) -> Codes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from reformer.genomics.annotation.sites import sites
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.formats.annotation import read_genes
-from reformer.genomics.genes import Gene
+from reformer.genomics.genes import Gene, Transcript
 from reformer.genomics.names import check_names
 from reformer.training.run_data import RunData
 
@@ -101,17 +102,17 @@ class LabelledSequences:
 
     def signal_model(self, grammar: Grammar) -> SignalModel:
         """What surrounds the start codons and splice sites of all transcripts that code."""
-        coding = [t for gene in self.genes if gene.type != "pseudogene" for t in gene.transcripts if t.cds]
+        coding: dict[tuple[str, bool], list[Transcript]] = defaultdict(list)
+        for gene in self.genes:
+            for t in gene.transcripts:
+                if t.cds and gene.type != "pseudogene":
+                    coding[t.interval.sequence, t.strand == "-"].append(t)
         sequences = []
         for record in self.array.records:
             tokens = self.array.window(record.start, record.length)
             codes = base_codes(tokens.tobytes().translate(LETTER_OF_TOKEN))
             for bases, is_reverse in ((codes, False), (other_strand(codes), True)):
-                here = [
-                    t
-                    for t in coding
-                    if t.interval.sequence == record.name and (t.strand == "-") == is_reverse
-                ]
+                here = coding[record.name, is_reverse]
                 sequences.append((bases, sites(bases, here, is_reverse, grammar)))
         return SignalModel.of(sequences)
 

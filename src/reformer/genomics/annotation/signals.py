@@ -18,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.errors import UserError
-from reformer.genomics.annotation.coding_model import UNKNOWN, Codes, Floats, contexts, other_strand
+from reformer.genomics.annotation.coding_model import (
+    UNKNOWN,
+    Codes,
+    Floats,
+    contexts,
+    other_strand,
+    read_tables,
+)
 
 SIGNALS_FILE = "signals.safetensors"
 
@@ -101,18 +108,8 @@ class SignalModel:
         Raises:
             UserError: it is missing, damaged or not ours.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
         file = folder / SIGNALS_FILE
-        if not file.exists():
-            raise UserError(
-                f"{file}: missing: expected the start codons and splice sites of the model's genome"
-            )
-        try:
-            tables = load_file(file)
-        except SafetensorError as error:
-            raise UserError(f"{file}: damaged: {error}") from error
+        tables = read_tables(file, "the start codons and splice sites")
         for site in get_args(Site):
             shape = (_LENGTH[site], 4**_ORDER, 4)
             table = tables.get(site)

@@ -69,14 +69,16 @@ std::vector<std::vector<Task>> schedule(const Problem& p, const Plans& plans, bo
   return steps;
 }
 
-// Calls work(row, first, stop) for parts of the T vectors of each row.
+int64_t count_parts(int64_t num_rows, int64_t T) { return num_rows * ((T + kPart - 1) / kPart); }
+
+// Calls work(row, first, stop, worker) for parts of the T vectors of each row.
 template <class Work>
 void for_parts(int64_t num_threads, int64_t num_rows, int64_t T, const Work& work) {
-  const int64_t parts = (T + kPart - 1) / kPart;
-  Team::run(num_threads, 1, [&](Team& team, int64_t) {
-    team.for_each(0, num_rows * parts, [&](int64_t i) {
+  const int64_t count = count_parts(num_rows, T), parts = count_parts(1, T);
+  Team::run(std::min(num_threads, count), 1, [&](Team& team, int64_t worker) {
+    team.for_each(0, count, [&](int64_t i) {
       const int64_t first = i % parts * kPart;
-      work(i / parts, first, std::min(first + kPart, T));
+      work(i / parts, first, std::min(first + kPart, T), worker);
     });
   });
 }
@@ -93,7 +95,7 @@ class Sums {
     first_row_ = first_row;
     num_rows_ = num_rows;
     T_ = T;
-    for_parts(num_threads_, num_rows, T, [&](int64_t row, int64_t first, int64_t stop) {
+    for_parts(num_threads_, num_rows, T, [&](int64_t row, int64_t first, int64_t stop, int64_t) {
       std::fill(of_row(row) + first * size_, of_row(row) + stop * size_, 0.0f);
     });
     return {of_row(-first_row), H_ * T * size_, T * size_, size_};
@@ -101,7 +103,7 @@ class Sums {
 
   // Rounds the sums into the tensor.
   void finish() const {
-    for_parts(num_threads_, num_rows_, T_, [&](int64_t row, int64_t first, int64_t stop) {
+    for_parts(num_threads_, num_rows_, T_, [&](int64_t row, int64_t first, int64_t stop, int64_t) {
       kernels_.round(tensor_, H_, first_row_ + row, of_row(row), size_, first, stop);
     });
   }
@@ -152,7 +154,7 @@ void attend(const Problem* levels, int64_t num_levels, const Kernels& kernels, i
     max_queries = std::max(max_queries, p.Tq);
     two_sorters |= !same_buckets(p);
     if (backward)
-      for_parts(num_threads, num_rows, p.Tq, [&](int64_t row, int64_t first, int64_t stop) {
+      for_parts(num_threads, num_rows, p.Tq, [&](int64_t row, int64_t first, int64_t stop, int64_t) {
         kernels.delta(p, row, first, stop);
       });
   }
@@ -191,14 +193,10 @@ void attend(const Problem* levels, int64_t num_levels, const Kernels& kernels, i
 }
 
 void hash(const HashProblem& p, const Kernels& kernels, int64_t num_threads) {
-  const int64_t parts = (p.T + kPart - 1) / kPart, count = p.B * p.H * parts;
-  num_threads = std::min(num_threads, count);
+  num_threads = std::min(num_threads, count_parts(p.B * p.H, p.T));
   const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.hash_scratch_floats(p));
-  Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
-    team.for_each(0, count, [&](int64_t i) {
-      const int64_t first = i % parts * kPart;
-      kernels.hash(p, i / parts, first, std::min(first + kPart, p.T), scratch[worker].data);
-    });
+  for_parts(num_threads, p.B * p.H, p.T, [&](int64_t row, int64_t first, int64_t stop, int64_t worker) {
+    kernels.hash(p, row, first, stop, scratch[worker].data);
   });
 }
 

@@ -38,7 +38,7 @@ struct Problem {
   Rows out;                // written by the forward, read by the backward
   float *highest, *total;  // [B, H, Tq]: of the scores (log2 units) and of their exponentials
   Rows grad_out, grad_q, grad_k, grad_v;
-  float* delta;                           // [B, H, Tq]: work space of the backward
+  float* delta;  // [B, H, Tq]: work space of the backward
   Buckets q_buckets, k_buckets;
   Mask mask;
 };
