@@ -405,9 +405,8 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         if "pending" not in self.state:
             held = _held(self.state["ring"], L)
         num_free = L - int(held.sum(-1).max())
-        size = L
-        if num_free < L // 8:
-            size = max(self._size_for(L), L)
+        size = max(self._size_for(L), L) if num_free < L // 8 else L
+        if size > L:
             self.state["kv"] = longer(kv, 2, size)
             self.state["born"] = longer(self.state["born"], 2, size, _NONE)
             for name in [name for name in self.state if name.startswith("ids.")]:
