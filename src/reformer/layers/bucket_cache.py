@@ -394,8 +394,8 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             return size
         num_buckets = math.prod(self.kind.factors_of(self.kind.last_level))
         most = self.kind.num_hashes * num_buckets * self.width
-        # From a quarter of what the rings can hold on at its full size, so that it does not creep up to it.
-        return most + max(256, most // 8) if 4 * size > most else size
+        # From a half of what the rings can hold on at its full size, so that it does not creep up to it.
+        return most + max(256, most // 8) if 2 * size > most else size
 
     def _make_room(self) -> None:
         """Find entries that no ring holds, and make the store larger where these are few."""

@@ -286,7 +286,6 @@ def longer(x: Tensor, dim: int, size: int, fill: int = 0) -> Tensor:
     """A copy with a larger dimension, zeros or another number behind what was there."""
     shape = list(x.shape)
     shape[dim] = size
-    # Zeros come without a page being touched; a store much of which stays empty then takes no memory.
     whole = x.new_zeros(shape) if fill == 0 else x.new_full(shape, fill)
     whole.narrow(dim, 0, x.shape[dim]).copy_(x)
     return whole
