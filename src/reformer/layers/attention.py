@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from reformer.layers.known_results import linear
 from reformer.layers.positions import rotate
 from reformer.layers.randomness import derive, dropout, generator, move
 from reformer.layers.transformers_layout import TransformersLayout
@@ -52,9 +53,12 @@ class Attention(nn.Module):
         mixed = self.attend(q, k, v, seed, key_padding_mask)
         return self.project_out(mixed, None if seed is None else derive(seed, 3))
 
-    def project_in(self, x: Tensor, seed: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[..., H * D]` of `[..., d]`; draws nothing."""
-        return self.self_attention.project(self.layer_norm(x))
+    def project_in(self, x: Tensor, seed: int | None, *known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[..., H * D]` of `[..., d]`; draws nothing.
+
+        Only their place in a graph is made where they are `known`.
+        """
+        return self.self_attention.project(self.layer_norm(x), *known)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
@@ -144,8 +148,10 @@ class SelfAttention(nn.Module):
         return {} if seed is None else {"dropout": self.shape.dropout, "dropout_seed": derive(seed, 1)}
 
     @abstractmethod
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[..., H * D]` of `[..., d]`; `q . k` is the score."""
+    def project(
+        self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[..., H * D]` of `[..., d]`, given if known; `q . k` is the score."""
 
     @abstractmethod
     def attend(
@@ -162,8 +168,12 @@ class _SeparateProjections(SelfAttention):
         self.query, self.key, self.value = self._linear(), self._linear(), self._linear()
 
     @override
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.query(x), self.key(x) / math.sqrt(self.head_size), self.value(x)
+    def project(
+        self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        scale = math.sqrt(self.head_size)
+        unscaled = linear(self.key, x, None if k is None else k * scale)
+        return linear(self.query, x, q), unscaled / scale, linear(self.value, x, v)
 
 
 class LocalSelfAttention(_SeparateProjections):
@@ -291,13 +301,15 @@ class LSHSelfAttention(SelfAttention):
         self.hash_seed = hash_seed
 
     @override
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q = self.query_key(x)
+    def project(
+        self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q = linear(self.query_key, x, q)
         heads = q.unflatten(-1, (self.num_heads, self.head_size)).to(
             torch.promote_types(q.dtype, torch.float32)
         )
         k = heads * (heads.square().mean(-1, keepdim=True) + 1e-6).rsqrt() / math.sqrt(self.head_size)
-        return q, k.flatten(-2).to(q.dtype), self.value(x)
+        return q, k.flatten(-2).to(q.dtype), linear(self.value, x, v)
 
     @override
     def attend(

@@ -38,11 +38,11 @@ class Parameters:
     """
 
     def __init__(self, module: nn.Module, tensors: Sequence[Tensor], *, begin_with_zeros: bool = False):
-        self.methods = _Methods(module)
+        self.owner = _Owner(module)
         names = [name for name, _ in module.named_parameters()]
         leaves = [nn.Parameter(tensor.detach(), tensor.requires_grad) for tensor in tensors]
         self.by_name: dict[str, Tensor] = {
-            f"owner.{name}": leaf for name, leaf in zip(names, leaves, strict=True)
+            f"module.{name}": leaf for name, leaf in zip(names, leaves, strict=True)
         }
         self.trained = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]
         self.leaves = [leaves[i] for i in self.trained]
@@ -50,9 +50,9 @@ class Parameters:
             torch.zeros_like(leaf) if begin_with_zeros and leaf.requires_grad else None for leaf in leaves
         ]
 
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of the module with these parameters."""
-        return torch.func.functional_call(self.methods, self.by_name, (method, *args))
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function during which these are the parameters of the module."""
+        return torch.func.functional_call(self.owner, self.by_name, (function, *args))
 
     def backward(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], grad_outputs: Sequence[Tensor]
@@ -66,15 +66,15 @@ class Parameters:
         return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=False)]
 
 
-class _Methods(nn.Module):
-    """A module whose methods can be called with other parameters."""
+class _Owner(nn.Module):
+    """Owns a module, and calls functions that use it."""
 
-    def __init__(self, owner: nn.Module):
+    def __init__(self, module: nn.Module):
         super().__init__()
-        self.owner = owner
+        self.module = module
 
-    def forward(self, method: str, *args: Any) -> Any:
-        return getattr(self.owner, method)(*args)
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
 
 
 def chunked(
@@ -170,10 +170,10 @@ class _Chunked(torch.autograd.Function):
         def part(number: int, chunk: slice) -> Tensor:
             with torch.enable_grad(), ctx.autocast():
                 x = rows[chunk].detach().requires_grad_()
-                outputs = parameters.call(ctx.method, x, *_Chunked._rest(ctx, number, chunk))
+                outputs = getattr(ctx.owner, ctx.method)(x, *_Chunked._rest(ctx, number, chunk))
             return parameters.backward(_as_tuple(outputs), [x], [grad[chunk] for grad in grad_outputs])[0]
 
-        (grad_rows,) = fill_by_chunks(len(rows), ctx.chunk_length, part)
+        (grad_rows,) = parameters.call(fill_by_chunks, len(rows), ctx.chunk_length, part)
         return None, None, None, None, None, grad_rows, *parameters.grads
 
     @staticmethod

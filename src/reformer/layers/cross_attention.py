@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reformer.layers.known_results import linear
 from reformer.layers.randomness import dropout
 
 
@@ -57,13 +58,15 @@ class CrossAttention(nn.Module):
         mixed = self.attend(*self.project_in(x, None), *self.project_memory(memory, None), seed, memory_mask)
         return self.project_out(mixed, seed)
 
-    def project_in(self, x: Tensor, seed: int | None) -> tuple[Tensor]:
-        """Queries `[..., H * D]` of `[..., d]`; draws nothing."""
-        return (self.query(self.layer_norm(x)),)
+    def project_in(self, x: Tensor, seed: int | None, q: Tensor | None = None) -> tuple[Tensor]:
+        """Queries `[..., H * D]` of `[..., d]`, given if known; draws nothing."""
+        return (linear(self.query, self.layer_norm(x), q),)
 
-    def project_memory(self, memory: Tensor, seed: int | None) -> tuple[Tensor, Tensor]:
-        """Keys and values `[..., H * D]` of `[..., m]`; draws nothing."""
-        return self.key(memory), self.value(memory)
+    def project_memory(
+        self, memory: Tensor, seed: int | None, k: Tensor | None = None, v: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values `[..., H * D]` of `[..., m]`, given if known; draws nothing."""
+        return linear(self.key, memory, k), linear(self.value, memory, v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, memory_mask: Tensor | None) -> Tensor:
         """Mix the values of the memory: queries `[B, T, H * D]` to the same; draws nothing."""

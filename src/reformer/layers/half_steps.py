@@ -7,7 +7,6 @@ What is position-wise in a branch goes chunk by chunk, forwards and backwards, s
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -80,6 +79,10 @@ class HalfStep:
 
     def undo(self, source: Source, target: Source, memory: Source | None) -> None:
         """Take off again what was added, and add to the gradients of what the branch read."""
+        assert self.parameters is not None
+        self.parameters.call(self._undo, source, target, memory)
+
+    def _undo(self, source: Source, target: Source, memory: Source | None) -> None:
         for rows, of_target, grad, of_grad, seed in self._chunks(
             self.seed, source.data, target.data, source.grad, target.grad
         ):
@@ -98,7 +101,7 @@ class HalfStep:
             # What the backward pass will subtract must have the same bits, so the same code gives it here.
             leaf = decode(rows).requires_grad_(self.shared.compiled)
             with torch.set_grad_enabled(self.shared.compiled):
-                update = self._method(method)(leaf, chunk_seed)
+                update = getattr(self.branch, method)(leaf, chunk_seed)
             overflow |= self.shared.residual.add_(of_target, update.detach())
         return overflow
 
@@ -111,13 +114,10 @@ class HalfStep:
         self.shared.residual.subtract_(of_target, update.detach())
         return self._backward([update], [leaf], [of_grad.to(update.dtype)])[0]
 
-    def _method(self, name: str) -> Callable[..., Any]:
-        return getattr(self.branch, name) if self.parameters is None else partial(self.parameters.call, name)
-
     def _call(self, method: str, *args: Any) -> Any:
         """Call a method of the branch so that gradients can be taken."""
         with torch.enable_grad(), self.shared.autocast():
-            return self._method(method)(*args)
+            return getattr(self.branch, method)(*args)
 
     def _backward(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], grads: Sequence[Tensor]) -> Any:
         assert self.parameters is not None
@@ -169,11 +169,9 @@ class AttentionHalfStep(HalfStep):
         del projections
         return self._add_rows("project_out", lambda rows: rows, mixed, target, self._out_seed)
 
-    def undo(self, source: Source, target: Source, memory: Source | None) -> None:
-        """See `HalfStep`."""
+    def _undo(self, source: Source, target: Source, memory: Source | None) -> None:
         reads = self._reads(source, memory)
         projections = [self._project(*read) for read in reads]
-        counts = [len(of_read) for of_read in projections]
         inputs = [p.requires_grad_() for of_read in projections for p in of_read]
         mixed = self._call("attend", *inputs, self.seed, self._mask)
         grad_mixed = with_large_pages(torch.empty_like(mixed))
@@ -182,12 +180,15 @@ class AttentionHalfStep(HalfStep):
         ):
             grad.copy_(self._undo_rows("project_out", rows.detach(), of_target, of_grad, seed))
         grads = [grad.contiguous() for grad in self._backward([mixed], inputs, [grad_mixed])]
-        del mixed, rows, inputs, projections, grad_mixed, grad
-        for (method, read), count in zip(reads, counts, strict=True):
+        del mixed, rows, inputs, grad_mixed, grad
+        for (method, read), known in zip(reads, projections, strict=True):
+            count = len(known)
             of_read, grads = grads[:count], grads[count:]
-            for rows, grad, *of_outputs, _ in self._chunks(None, read.data, read.grad, *of_read):
+            for rows, grad, *both, _ in self._chunks(None, read.data, read.grad, *of_read, *known):
+                of_outputs, outputs = both[:count], [] if self.shared.compiled else both[count:]
                 leaf = read.decode(rows).requires_grad_()
-                grad += self._backward(self._call(method, leaf, None), [leaf], of_outputs)[0]
+                placed = self._call(method, leaf, None, *(one.detach() for one in outputs))
+                grad += self._backward(placed, [leaf], of_outputs)[0]
 
     def _reads(self, x: Any, memory: Any) -> list[tuple[str, Any]]:
         """The methods that project, each with what it reads."""
@@ -197,7 +198,7 @@ class AttentionHalfStep(HalfStep):
     def _project(self, method: str, read: Source) -> list[Tensor]:
         """What attention works on, `[B, T, H * D]` each."""
         rows = read.data.view(-1, read.data.shape[-1])
-        project = self._method(method)
+        project = getattr(self.branch, method)
         with torch.no_grad(), self.shared.autocast():
             projections = fill_by_chunks(
                 len(rows), self.shared.chunk_length, lambda _, chunk: project(read.decode(rows[chunk]), None)
