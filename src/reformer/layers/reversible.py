@@ -53,7 +53,7 @@ class ReversibleStack(nn.Module):
         residual: "int32" (exact) or "float32".
         reversible: rebuild activations in the backward pass; if False, and inside torch.func's transforms,
             every layer's are stored.
-        chunk_length: tokens that go through what is position-wise at once.
+        chunk_length: tokens that go through what is position-wise at once; twice as many in 16 bits.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ReversibleStack(nn.Module):
         """
         shared = Pass(
             self.residual,
-            self.chunk_length,
+            self.chunk_length * _numbers_a_word(x),
             x.dtype,
             autocast_like_now(x.device.type),
             key_padding_mask,
@@ -139,6 +139,13 @@ class ReversibleStack(nn.Module):
             return _SideBySide.apply(y1, y2), []
         y1, y2, states = _run_stored(self, seed, shared, x, memory, attention_weights)
         return torch.cat([y1, y2], dim=-1).to(x.dtype), states
+
+
+def _numbers_a_word(x: Tensor) -> int:
+    """How many numbers that branches compute with from x fit in 32 bits, 1 at least."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    return max(1, 4 // dtype.itemsize)
 
 
 class _Reversible(torch.autograd.Function):
