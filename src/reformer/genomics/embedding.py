@@ -20,7 +20,7 @@ from reformer.genomics.genome import Genome
 from reformer.genomics.names import check_names
 from reformer.genomics.strands import StrandedSequence, TokenIds
 from reformer.training.atomic import check_writable
-from reformer.training.memory import return_freed_memory
+from reformer.training.memory import return_large_memory
 
 Pooling = Literal["mean", "last", "per-base"]
 Vectors = npt.NDArray[np.float32]
@@ -29,7 +29,6 @@ MAX_LENGTH = 1 << 20
 _WRITERS = {".parquet": write_parquet, ".h5": write_hdf5, ".hdf5": write_hdf5}
 _TOKENS_PER_BATCH = 1 << 15
 _ROWS_PER_BATCH = 1 << 14
-_BASES_WITHOUT_RETURN = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +136,9 @@ class Embedder:
             items: what to embed.
             on_bases: called with the number of bases that have been read since the last call.
         """
-        num_bases = 0
+        return_large_memory()
         for batch in _batches(items):
             vectors = self._vectors(batch)
-            num_bases += sum(len(stretch.interval) for stretch in batch)
-            if num_bases >= _BASES_WITHOUT_RETURN:
-                return_freed_memory()
-                num_bases = 0
             for stretch, found in zip(batch, vectors, strict=True):
                 on_bases(len(stretch.interval))
                 if self._pooling == "per-base":

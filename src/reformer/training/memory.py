@@ -5,13 +5,19 @@ from __future__ import annotations
 import ctypes
 import sys
 
+_M_MMAP_THRESHOLD, _M_MMAP_MAX = -3, -4  # of mallopt (malloc.h)
+_LARGE = 1 << 20
+_MOST_PIECES = 1 << 16
 
-def return_freed_memory() -> None:
-    """Gives what was freed back to the system, where the C library can; our commands keep it else.
 
-    What is kept saves time from step to step (see `reformer.cli.prepare_process`), but pieces of many sizes
-    leave gaps in it, so that it grows with the number of long windows.
+def return_large_memory() -> None:
+    """Lets large pieces of memory go back to the system when they are freed, where the C library can.
+
+    Our commands keep them (see `reformer.cli.prepare_process`), which saves time from one training step to
+    the next. But over many windows the small pieces that stay, such as genes, come to lie between large ones
+    that were freed; those that follow do not fit in, and what is kept grows with the number of windows.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_MMAP_MAX, _MOST_PIECES)

@@ -23,7 +23,7 @@ from reformer.genomics.formats.gff3 import write_gff3
 from reformer.genomics.formats.tracks import write_bigwig
 from reformer.genomics.genes import Gene, gene_features
 from reformer.training.atomic import write_text_atomically
-from reformer.training.memory import return_freed_memory
+from reformer.training.memory import return_large_memory
 
 if TYPE_CHECKING:
     from reformer.data.tokens import Record, TokenArray
@@ -102,6 +102,7 @@ def annotate_record(
             stretch, from left to right.
     """
     decoder = annotator.settings.decoder()
+    return_large_memory()
     for start, end, inner in windows.of(record.length):
         tokens = array.window(record.start + start, end - start)
         probabilities = annotator.probabilities(tokens, both_strands=both_strands)[inner]
@@ -109,7 +110,6 @@ def annotate_record(
             decoder.feed(tokens[inner].tobytes().translate(LETTER_OF_TOKEN), probabilities)
         if take is not None:
             take(record, start + inner.start, probabilities)
-        return_freed_memory()
     return AnnotatedRecord(record.name, record.length, [] if decoder is None else decoder.finish())
 
 
