@@ -185,6 +185,7 @@ class AttentionHalfStep(HalfStep):
             count = len(known)
             of_read, grads = grads[:count], grads[count:]
             for rows, grad, *both, _ in self._chunks(None, read.data, read.grad, *of_read, *known):
+                # Compiled code is the forward pass's, which knows no results.
                 of_outputs, outputs = both[:count], [] if self.shared.compiled else both[count:]
                 leaf = read.decode(rows).requires_grad_()
                 placed = self._call(method, leaf, None, *(one.detach() for one in outputs))
