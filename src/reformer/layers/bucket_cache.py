@@ -387,25 +387,35 @@ class BucketCache(LayerCache[LSHSelfAttention]):
 
     # The store.
 
+    @property
+    def _full_size(self) -> int:
+        """As large a store as the rings of the last level can need, and some entries to be free."""
+        num_buckets = math.prod(self.kind.factors_of(self.kind.last_level))
+        most = self.kind.num_hashes * num_buckets * self.width
+        return most + max(256, most // 8)
+
     def _size_for(self, num_entries: int) -> int:
         """How large a store to make for some entries and those to come."""
         size = num_entries + max(256, num_entries // 2)
         if "pending" in self.state:
             return size
-        num_buckets = math.prod(self.kind.factors_of(self.kind.last_level))
-        most = self.kind.num_hashes * num_buckets * self.width
-        # From a half of what the rings can hold on at its full size, so that it does not creep up to it.
-        return most + max(256, most // 8) if 2 * size > most else size
+        # From about a quarter on at its full size, so that it does not creep up to it.
+        return self._full_size if 4 * size > self._full_size else size
 
     def _make_room(self) -> None:
-        """Find entries that no ring holds, and make the store larger where these are few."""
+        """Find entries that no ring holds, and make the store larger where these are few.
+
+        When no level is to come it gets its full size at once, not at whatever token the entries run short.
+        """
         kv = self.state["kv"]
         L = kv.shape[2]
         held = torch.ones(*kv.shape[:2], L, dtype=torch.bool, device=kv.device)
         if "pending" not in self.state:
             held = _held(self.state["ring"], L)
         num_free = L - int(held.sum(-1).max())
-        size = max(self._size_for(L), L) if num_free < L // 8 else L
+        size = max(self._size_for(L), L)
+        if num_free >= L // 8 and size != self._full_size:
+            size = L
         if size > L:
             self.state["kv"] = longer(kv, 2, size)
             self.state["born"] = longer(self.state["born"], 2, size, _NONE)
