@@ -172,8 +172,9 @@ class _SeparateProjections(SelfAttention):
         self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         scale = math.sqrt(self.head_size)
-        unscaled = linear(self.key, x, None if k is None else k * scale)
-        return linear(self.query, x, q), unscaled / scale, linear(self.value, x, v)
+        q = linear(self.query, x, q)
+        k = linear(self.key, x, None if k is None else k * scale) / scale
+        return q, k, linear(self.value, x, v)
 
 
 class LocalSelfAttention(_SeparateProjections):

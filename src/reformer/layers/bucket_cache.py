@@ -413,9 +413,8 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         if "pending" not in self.state:
             held = _held(self.state["ring"], L)
         num_free = L - int(held.sum(-1).max())
-        size = max(self._size_for(L), L)
-        if num_free >= L // 8 and size != self._full_size:
-            size = L
+        wanted = self._size_for(L)
+        size = max(wanted, L) if num_free < L // 8 or wanted == self._full_size else L
         if size > L:
             self.state["kv"] = longer(kv, 2, size)
             self.state["born"] = longer(self.state["born"], 2, size, _NONE)
