@@ -5,7 +5,6 @@ Nothing here imports torch or transformers before a command runs, so that `--hel
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -22,9 +21,7 @@ from reformer.cli.info import info
 from reformer.cli.quickstart import quickstart
 from reformer.cli.train import train
 from reformer.errors import UserError
-
-# Of mallopt (malloc.h).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+from reformer.training.memory import keep_freed_memory
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -62,14 +59,10 @@ def prepare_process() -> None:
 
     Threads that spin for long while they wait for each other cost ten times the time where another program
     wants a core too; ones that never spin, twice the time where none does. Memory that is freed stays with
-    the process: glibc would give each large tensor back to the system, and the pages of the next one, cleared
-    anew one by one, take up to a third of a training step.
+    the process.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
+    keep_freed_memory()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
