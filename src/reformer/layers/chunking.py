@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.randomness import derive
-from reformer.ops.large_pages import with_large_pages
+from reformer.ops.large_tensors import new_empty
 from reformer.ops.transforms import inside_transform
 
 
@@ -126,7 +126,7 @@ def fill_by_chunks(
     for number, chunk in row_chunks(rows, chunk_length):
         outputs = _as_tuple(part(number, chunk))
         if not wholes:
-            wholes = tuple(with_large_pages(output.new_empty(rows, *output.shape[1:])) for output in outputs)
+            wholes = tuple(new_empty(output, (rows, *output.shape[1:])) for output in outputs)
         for index in range(len(wholes)):
             wholes[index][chunk] = outputs[index]
         del outputs

@@ -17,7 +17,7 @@ from reformer.layers.chunking import Parameters, chunked, fill_by_chunks, row_ch
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.randomness import derive
 from reformer.layers.residuals import Residual
-from reformer.ops.large_pages import with_large_pages
+from reformer.ops.large_tensors import new_empty
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class AttentionHalfStep(HalfStep):
         projections = [self._project(*read) for read in reads]
         inputs = [p.requires_grad_() for of_read in projections for p in of_read]
         mixed = self._call("attend", *inputs, self.seed, self._mask)
-        grad_mixed = with_large_pages(torch.empty_like(mixed))
+        grad_mixed = new_empty(mixed.detach(), mixed.shape)
         for rows, of_target, grad, of_grad, seed in self._chunks(
             self._out_seed, mixed, target.data, grad_mixed, target.grad
         ):

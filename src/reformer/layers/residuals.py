@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from reformer.ops.large_tensors import new_empty
+
 FRACTION_BITS = 20
 LIMIT = 2.0 ** (31 - FRACTION_BITS)
 """A stream of int32 holds values in [-2048, 2048)."""
@@ -24,7 +26,7 @@ class Residual(Protocol):
         """A new stream with the value of a floating tensor."""
 
     def decode(self, stream: Tensor, dtype: torch.dtype) -> Tensor:
-        """The value of a stream."""
+        """The value of a stream, or of some of its rows."""
 
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add to a stream in place; tells as a bool scalar whether its range was left."""
@@ -42,10 +44,13 @@ class FixedPoint:
         Raises:
             FloatingPointError: x is not finite or not in range.
         """
-        fixed = self._fixed(x)
-        if not fixed.abs().amax() < 2**31:
-            raise FloatingPointError(f"the input of the layers is NaN or not in [-{LIMIT:g}, {LIMIT:g})")
-        return fixed.to(torch.int32)
+        stream = new_empty(x, x.shape, torch.int32)
+        for part, rows in _row_blocks(stream, x):
+            fixed = self._fixed(rows)
+            if not fixed.abs().amax() < 2**31:
+                raise FloatingPointError(f"the input of the layers is NaN or not in [-{LIMIT:g}, {LIMIT:g})")
+            part.copy_(fixed)
+        return stream
 
     def decode(self, stream: Tensor, dtype: torch.dtype) -> Tensor:
         """Scale back; float32 has 24 bits for the 31 of the stream, the same ones at every call."""
@@ -78,7 +83,7 @@ class FloatingPoint:
 
     def encode(self, x: Tensor) -> Tensor:
         """A copy."""
-        return x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
+        return new_empty(x, x.shape, torch.promote_types(x.dtype, torch.float32)).copy_(x)
 
     def decode(self, stream: Tensor, dtype: torch.dtype) -> Tensor:
         """A copy: the stream changes in place."""

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.attention import Attention
-from reformer.layers.chunking import Parameters, autocast_like_now
+from reformer.layers.chunking import Parameters, autocast_like_now, row_chunks
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
 from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
 from reformer.layers.randomness import derive
 from reformer.layers.residuals import LIMIT, RESIDUALS, FixedPoint, Residual
+from reformer.ops.large_tensors import memory_used_again, new_empty
 from reformer.ops.transforms import inside_transform
 
 _POSITION_WISE = ("project_in", "project_memory", "project_out")
@@ -135,8 +136,7 @@ class ReversibleStack(nn.Module):
         if rebuilt and not output_hidden_states and attention_weights is None:
             parameters = [p for branch in _branches(self) for p in branch.parameters()]
             memory = None if memory is None else memory.contiguous()
-            y1, y2 = _Reversible.apply(self, seed, shared, x, memory, *parameters)
-            return _SideBySide.apply(y1, y2), []
+            return _Reversible.apply(self, seed, shared, x, memory, *parameters), []
         y1, y2, states = _run_stored(self, seed, shared, x, memory, attention_weights)
         return torch.cat([y1, y2], dim=-1).to(x.dtype), states
 
@@ -160,44 +160,20 @@ class _Reversible(torch.autograd.Function):
         x: Tensor,
         memory: Tensor | None,
         *parameters: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         ctx.stack, ctx.seed, ctx.shared = stack, seed, shared
-        streams = stack.residual.encode(x), stack.residual.encode(x)
-        _run_forward(ctx, streams, memory)
-        ctx.save_for_backward(*streams, memory, *parameters)
-        ctx.streams_are_outputs = True
-        first, second = (stack.residual.decode(stream, x.dtype) for stream in streams)
-        return first, second
+        with memory_used_again():
+            streams = stack.residual.encode(x), stack.residual.encode(x)
+            _run_forward(ctx, streams, memory)
+            ctx.save_for_backward(*streams, memory, *parameters)
+            ctx.streams_are_outputs = True
+            return _side_by_side(shared, streams)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        stack, (saved1, saved2, memory, *tensors) = ctx.stack, ctx.saved_tensors
-        # The streams are changed in place, back to the inputs. `data` does so behind autograd's back, which
-        # would refuse the second backward pass through a graph that was retained.
-        streams = saved1.data, saved2.data
-        if not ctx.streams_are_outputs:
-            _run_forward(ctx, streams, memory)
-        ctx.streams_are_outputs = False
-        # Gradients are made before the work begins: made in between, they would keep the memory that is
-        # freed around them from being used again, and it would grow with depth after all.
-        gradient_dtype = torch.promote_types(ctx.shared.dtype, torch.float32)
-        grad1, grad2 = (grad.to(gradient_dtype) for grad in grads)
-        grad_memory = None if memory is None else torch.zeros_like(memory, dtype=gradient_dtype)
-        sources, of_memory = _sources(ctx.shared, streams, memory, grad1, grad2, grad_memory)
-        parameters = _parameters_of_branches(stack, tensors)
-        steps = list(_half_steps(stack, ctx.seed, ctx.shared, parameters))
-        for number in reversed(range(len(steps))):
-            steps[number].undo(sources[1 - number % 2], sources[number % 2], of_memory)
-        # Both streams begin as the input: exact ones that differ show that they were not rebuilt.
-        if isinstance(stack.residual, FixedPoint) and not torch.equal(*streams):
-            raise RuntimeError(
-                "the inputs of the layers could not be rebuilt: a branch gave another result when it was "
-                "called again, or an earlier backward pass through the same graph was interrupted"
-            )
-        grad_memory = None if grad_memory is None else grad_memory.to(memory.dtype)
-        grads_of_branches = [grad for branch in parameters for grad in branch.grads]
-        return None, None, None, (grad1 + grad2).to(ctx.shared.dtype), grad_memory, *grads_of_branches
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        with memory_used_again():
+            return _run_backward(ctx, grad)
 
 
 def _run_forward(ctx: Any, streams: tuple[Tensor, Tensor], memory: Tensor | None) -> None:
@@ -216,6 +192,38 @@ def _run_forward(ctx: Any, streams: tuple[Tensor, Tensor], memory: Tensor | None
     _raise_overflow(ctx.stack, overflows)
 
 
+def _run_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    """Take the streams back to their beginnings, in place; the gradients of all that went in."""
+    stack, (saved1, saved2, memory, *tensors) = ctx.stack, ctx.saved_tensors
+    # The streams are changed in place, back to the inputs. `data` does so behind autograd's back, which
+    # would refuse the second backward pass through a graph that was retained.
+    streams = saved1.data, saved2.data
+    if not ctx.streams_are_outputs:
+        _run_forward(ctx, streams, memory)
+    ctx.streams_are_outputs = False
+    # Gradients are made before the work begins: made in between, they would keep the memory that is
+    # freed around them from being used again, and it would grow with depth after all.
+    gradient_dtype = torch.promote_types(ctx.shared.dtype, torch.float32)
+    both = new_empty(grad, grad.shape, gradient_dtype).copy_(grad)
+    grad1, grad2 = both.chunk(2, dim=-1)
+    grad_memory = None if memory is None else torch.zeros_like(memory, dtype=gradient_dtype)
+    sources, of_memory = _sources(ctx.shared, streams, memory, grad1, grad2, grad_memory)
+    parameters = _parameters_of_branches(stack, tensors)
+    steps = list(_half_steps(stack, ctx.seed, ctx.shared, parameters))
+    for number in reversed(range(len(steps))):
+        steps[number].undo(sources[1 - number % 2], sources[number % 2], of_memory)
+    # Both streams begin as the input: exact ones that differ show that they were not rebuilt.
+    if isinstance(stack.residual, FixedPoint) and not torch.equal(*streams):
+        raise RuntimeError(
+            "the inputs of the layers could not be rebuilt: a branch gave another result when it was "
+            "called again, or an earlier backward pass through the same graph was interrupted"
+        )
+    grad_memory = None if grad_memory is None else grad_memory.to(memory.dtype)
+    grads_of_branches = [grad for branch in parameters for grad in branch.grads]
+    grad_x = torch.add(grad1, grad2, out=new_empty(grad, grad1.shape, gradient_dtype))
+    return None, None, None, grad_x.to(ctx.shared.dtype), grad_memory, *grads_of_branches
+
+
 def _sources(
     shared: Pass, streams: tuple[Tensor, Tensor], memory: Tensor | None, *grads: Tensor | None
 ) -> tuple[list[Source], Source | None]:
@@ -230,20 +238,16 @@ def _sources(
     return of_streams, Source(memory, lambda rows: rows.detach().to(shared.dtype), grad_memory)
 
 
-class _SideBySide(torch.autograd.Function):
-    """`cat` along features whose gradients are copies, which `_Reversible.backward` may change in place."""
-
-    @staticmethod
-    def forward(ctx: Any, y1: Tensor, y2: Tensor) -> Tensor:
-        return torch.cat([y1, y2], dim=-1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        grad1, grad2 = grad.chunk(2, dim=-1)
-        return grad1.clone(memory_format=torch.contiguous_format), grad2.clone(
-            memory_format=torch.contiguous_format
-        )
+def _side_by_side(shared: Pass, streams: tuple[Tensor, Tensor]) -> Tensor:
+    """The values of both streams, `[B, T, 2d]`."""
+    B, T, d = streams[0].shape
+    values = new_empty(streams[0], (B, T, 2 * d), shared.dtype)
+    rows = values.view(B * T, 2, d)
+    for number, stream in enumerate(streams):
+        of_stream = stream.view(B * T, d)
+        for _, chunk in row_chunks(B * T, shared.chunk_length):
+            rows[chunk, number] = shared.residual.decode(of_stream[chunk], shared.dtype)
+    return values
 
 
 def _run_stored(

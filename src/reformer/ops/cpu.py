@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reformer.ops.large_pages import with_large_pages
+from reformer.ops.large_tensors import new_empty
 from reformer.ops.transforms import inside_transform
 from reformer.ops.windows import Layout
 
@@ -352,7 +352,7 @@ def _run_levels(
 
 def _result_like(x: Tensor, size: int) -> Tensor:
     """A tensor with the dtype and layout of x: zeros in float32, to which the kernels add, or bfloat16."""
-    rows = with_large_pages(x.new_empty(x.shape[:3].numel(), size))
+    rows = new_empty(x, (x.shape[:3].numel(), size))
     return Layout.of(x).tensor(rows.zero_() if x.dtype == torch.float32 else rows)
 
 

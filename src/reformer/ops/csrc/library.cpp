@@ -1,5 +1,9 @@
 // The C interface: chooses an instruction set, plans, and shares the work out among threads.
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -20,14 +24,22 @@ extern const Kernels kAvx512Bf16;
 
 namespace {
 
+constexpr int64_t kLargePage = 1 << 21;
 constexpr int64_t kPlannedKeys = 1 << 16;      // of the rows that are worked on together, in all rounds
 constexpr int64_t kPart = 1 << 10;             // vectors of one task
 constexpr int64_t kQueriesWorthAThread = 1 << 9;
 constexpr int64_t kDecodedFloatsWorthAThread = 1 << 20;
 
+// Uninitialised; in large pages if it is large, where Linux has them (see ops/large_tensors.py).
 struct Scratch {
-  explicit Scratch(int64_t num_floats) : data((float*)std::aligned_alloc(64, (num_floats * 4 + 63) / 64 * 64)) {
+  explicit Scratch(int64_t num_floats) {
+    const size_t alignment = num_floats * 4 < 2 * kLargePage ? 64 : kLargePage;
+    const size_t size = (num_floats * 4 + alignment - 1) / alignment * alignment;
+    data = (float*)std::aligned_alloc(alignment, size);
     if (!data) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    if (alignment == kLargePage) madvise(data, size, MADV_HUGEPAGE);
+#endif
   }
   Scratch(Scratch&& other) : data(other.data) { other.data = nullptr; }
   ~Scratch() { std::free(data); }

@@ -1,0 +1,129 @@
+"""Large tensors on a CPU: in large pages, and in memory that is used again.
+
+Attention reads and writes vectors in the order of their buckets, all over a tensor. With pages of 4 KiB
+almost every vector needs an address that the processor has forgotten; with large pages, few do. Linux gives
+them where a program asks, which must be before the memory is first written to.
+
+The system clears every page that it gives out. For tensors as long as a sequence, of which each layer makes
+some and frees them, that takes up to a third of a training step; one pass through the layers therefore gives
+the memory of its large tensors to the next ones.
+"""
+
+import mmap
+import sys
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_PAGE = 1 << 21
+_LARGE = 2 * _PAGE
+_LARGEST_LEARNT = 31 << 20
+
+
+def new_empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    """`like.new_empty(shape, dtype=dtype)`, in large pages where there are any.
+
+    Args:
+        like: on any device.
+        shape: of the result, which is contiguous.
+        dtype: that of `like` if None.
+    """
+    dtype = dtype or like.dtype
+    ordinary = torch.compiler.is_compiling() or type(like) is not Tensor or like.device.type != "cpu"
+    if ordinary or sys.platform != "linux" or prod(shape) * dtype.itemsize < _LARGE:
+        return like.new_empty(shape, dtype=dtype)
+    num_bytes = prod(shape) * dtype.itemsize
+    try:
+        array = (_here.memory or _Memory()).bytes(num_bytes)
+    except OSError:
+        return like.new_empty(shape, dtype=dtype)  # says how much memory there is not
+    storage = torch.from_numpy(array).untyped_storage()
+    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape), strides)  # type: ignore[call-overload,no-any-return]
+
+
+@contextmanager
+def memory_used_again() -> Iterator[None]:
+    """Within it, and in this thread, `new_empty` takes the memory of large tensors that were freed.
+
+    What is kept and what is in use never come to more than has been in use at once. The system gets back what
+    is free at the end, and what is in use then once it is freed.
+    """
+    if _here.memory is not None:
+        yield
+        return
+    _keep_freed_chunks()
+    _here.memory = _Memory()
+    try:
+        yield
+    finally:
+        _here.memory = None
+
+
+class _Memory:
+    """Memory for large tensors, each piece in a mapping of its own."""
+
+    def __init__(self) -> None:
+        self._free: list[mmap.mmap] = []
+        self._in_use = self._most_in_use = 0
+
+    def bytes(self, number: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+        """Bytes that begin at a large page; they come back when the array is freed.
+
+        Raises:
+            OSError: there is not enough memory.
+        """
+        piece = self._piece(number + _PAGE)
+        self._in_use += len(piece)
+        whole = np.frombuffer(piece, np.uint8)
+        start = -whole.ctypes.data % _PAGE
+        array = whole[start : start + number]
+        weakref.finalize(array, _take_back, weakref.ref(self), piece).atexit = False
+        return array
+
+    def _piece(self, size: int) -> mmap.mmap:
+        self._most_in_use = max(self._most_in_use, self._in_use + size)
+        fitting = [piece for piece in self._free if size <= len(piece) <= size + size // 8]
+        if fitting:
+            best = min(fitting, key=len)
+            self._free.remove(best)
+            return best
+        while self._free and self._in_use + sum(map(len, self._free)) + size > self._most_in_use:
+            self._free.pop(0)
+        piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        piece.madvise(mmap.MADV_HUGEPAGE)
+        return piece
+
+    def take_back(self, piece: mmap.mmap) -> None:
+        """Takes what `bytes` gave, which is free."""
+        self._in_use -= len(piece)
+        self._free.append(piece)
+
+
+def _take_back(memory: "weakref.ref[_Memory]", piece: mmap.mmap) -> None:
+    if (alive := memory()) is not None:
+        alive.take_back(piece)
+
+
+class _Here(threading.local):
+    memory: _Memory | None = None
+
+
+_here = _Here()
+
+
+@cache
+def _keep_freed_chunks() -> None:
+    """Lets the C library keep what chunks of a few MiB leave behind for the next chunk.
+
+    glibc gives freed memory at the end of its heap back to the system, from twice the size on of the largest
+    piece below 32 MiB that a program has freed (mallopt(3), "M_MMAP_THRESHOLD"), so one such piece is freed.
+    """
+    torch.empty(_LARGEST_LEARNT, dtype=torch.uint8)

@@ -1,0 +1,110 @@
+"""Large tensors get large pages, and memory that was freed."""
+
+import gc
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from reformer.ops.large_tensors import memory_used_again, new_empty
+
+MIB = 1 << 20
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
+
+
+def flags(x: Tensor) -> list[str]:
+    """What the system was told about the memory in the middle of a tensor."""
+    middle = x.data_ptr() + x.numel() * x.element_size() // 2
+    found: list[str] = []
+    mappings = re.split(
+        r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE
+    )
+    for mapping in mappings[1:]:
+        start, stop = (int(bound, 16) for bound in mapping.split()[0].split("-"))
+        if start <= middle < stop:
+            found = mapping.split("VmFlags:")[1].split()
+    return found
+
+
+def of_mib(number: int) -> Tensor:
+    return new_empty(torch.empty(0), (number, MIB), torch.uint8)
+
+
+@only_linux
+def test_a_large_tensor_gets_the_flag() -> None:
+    x = new_empty(torch.empty(0), (1 << 8, 1 << 16))
+    assert "hg" in flags(x)
+    assert x.data_ptr() % (2 * MIB) == 0
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 5), (1 << 8, 1 << 14), (2, 0, 7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int32, torch.float64])
+def test_it_is_what_torch_makes(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    like = torch.empty(2, dtype=torch.float32)
+    x, wanted = new_empty(like, shape, dtype), like.new_empty(shape, dtype=dtype)
+    assert (x.shape, x.stride(), x.dtype, x._is_view()) == (wanted.shape, wanted.stride(), dtype, False)
+    x.fill_(3)
+    assert (x == 3).all()
+    assert new_empty(like, shape).dtype == torch.float32
+
+
+def test_other_devices_are_left_to_torch() -> None:
+    assert new_empty(torch.empty(0, device="meta"), (1 << 24,)).device.type == "meta"
+
+
+def test_memory_that_there_is_not_is_refused_as_by_torch() -> None:
+    with pytest.raises(RuntimeError, match="memory"):
+        new_empty(torch.empty(0), (1 << 50,))
+
+
+@only_linux
+def test_freed_memory_is_used_again() -> None:
+    with memory_used_again():
+        x = of_mib(16)
+        address = x.data_ptr()
+        del x
+        y = of_mib(15)
+        assert y.data_ptr() == address
+        assert of_mib(16).data_ptr() != address, "which y still has"
+
+
+@only_linux
+def test_views_keep_their_memory() -> None:
+    with memory_used_again():
+        x = of_mib(16).fill_(1)
+        row = x[3]
+        del x
+        of_mib(16).fill_(2)
+        assert (row == 1).all()
+
+
+@only_linux
+def test_no_more_is_kept_than_was_in_use_at_once() -> None:
+    with memory_used_again():
+        x = of_mib(64).fill_(1)
+        begin = resident()
+        del x
+        y = of_mib(32).fill_(1)
+        assert resident() < begin - 24 * MIB, "what does not fit was given back first"
+        del y
+
+
+@only_linux
+def test_at_the_end_memory_goes_back_to_the_system() -> None:
+    gc.collect()
+    before = resident()
+    with memory_used_again():
+        kept = of_mib(64).fill_(1)
+        of_mib(64).fill_(2)
+    assert 56 * MIB < resident() - before < 72 * MIB
+    assert (kept == 1).all()
+    del kept
+    assert resident() - before < 8 * MIB
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
