@@ -54,6 +54,26 @@ def test_batches_are_pieces_of_chains_with_their_labels(data):
     assert (batches.length(1), batches.length(31)) == (50, 90)
 
 
+def test_a_share_of_the_residues_is_read_as_others(data):
+    stages = [Stage(length="full", steps=300)]
+    plain = StructureBatches(data, stages, 3, 1)
+    changed = StructureBatches(data, stages, 3, 1, substitution=0.5)
+    residues = np.concatenate([data.train.window(r.start, r.length) for r in data.train.records])
+    frequencies = np.bincount(residues, minlength=25) / len(residues)
+    replaced, expected, seen = [], [], set()
+    for index in range(len(plain)):
+        (true,), (read,) = plain[index]["input_ids"], changed[index]["input_ids"]
+        assert torch.equal(plain[index]["labels"], changed[index]["labels"])
+        assert torch.equal(plain[index]["attention_mask"], changed[index]["attention_mask"])
+        assert torch.equal(read, changed[index]["input_ids"][0])
+        replaced.append((true != read).numpy())
+        expected.append(0.5 * (1 - frequencies[true]))
+        assert (frequencies[read] > 0).all()
+        seen.add(tuple(read.tolist()))
+    assert np.concatenate(replaced).mean() == pytest.approx(np.concatenate(expected).mean(), abs=0.02)
+    assert len(seen) == len(plain)
+
+
 def test_a_protein_is_predicted_alike_alone_and_among_others():
     torch.manual_seed(0)
     config = ReformerConfig(

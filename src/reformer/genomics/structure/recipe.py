@@ -26,6 +26,8 @@ class StructureSection(Section):
             and evaluation.
         held_out: the share of the training chains that is held out and evaluated on, in whole clusters.
         min_length: residues of the shortest chain that is read.
+        substitution: the share of residues that training reads as others, new ones each time, drawn from all
+            training chains: no chain is then learnt by heart.
     """
 
     classes: Literal[3, 8] = 3
@@ -33,6 +35,7 @@ class StructureSection(Section):
     identity: Annotated[float, Field(gt=0, le=1)] = 0.25
     held_out: Share = 0.2
     min_length: Annotated[int, Field(ge=1)] = 30
+    substitution: Share = 0.0
 
     @property
     def letters(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reformer.data.tokenizers import tokenizer_for
@@ -12,6 +13,7 @@ from reformer.data.windows import WindowSampler
 from reformer.genomics.structure.data import NO_LABEL, StructureData
 from reformer.genomics.structure.metrics import ChainResult, scores_json
 from reformer.genomics.structure.predictor import StructurePredictor
+from reformer.layers.randomness import derive
 from reformer.models.modeling import IGNORED
 from reformer.training.batches import Span, StagedBatches
 from reformer.training.metrics import NATS_PER_BIT
@@ -64,7 +66,13 @@ class StructureTask:
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> StructureBatches:
         """Chains of the training data with their labels."""
         assert isinstance(data, StructureData)
-        return StructureBatches(data, recipe.training.lengths, recipe.training.seed, items_per_step)
+        return StructureBatches(
+            data,
+            recipe.training.lengths,
+            recipe.training.seed,
+            items_per_step,
+            substitution=self._recipe.structure.substitution,
+        )
 
     def trainer(self, data: RunData, *arguments: Any, **options: Any) -> StructureTrainer:
         """A trainer that evaluates in bits per residue, of the classes."""
@@ -76,26 +84,54 @@ class StructureBatches(StagedBatches):
     """Chains, drawn in proportion to their lengths and padded to the longest of a batch.
 
     Of a chain that is longer than the stage's length a piece is taken, around a residue drawn from all.
+
+    Args:
+        data: the chains and their labels.
+        stages: lengths, steps and batch sizes, in order.
+        seed: determines all that is drawn.
+        items_per_step: forward passes per optimizer step.
+        substitution: the share of residues that are read as others, drawn from all of the training data.
     """
 
-    def __init__(self, data: StructureData, stages: list[Stage], seed: int, items_per_step: int) -> None:
+    def __init__(
+        self,
+        data: StructureData,
+        stages: list[Stage],
+        seed: int,
+        items_per_step: int,
+        *,
+        substitution: float = 0.0,
+    ) -> None:
         super().__init__(stages, seed, items_per_step)
-        self._array, self._labels = data.train, data.labels
+        self._array, self._labels, self._substitution = data.train, data.labels, substitution
         self._residues = WindowSampler(data.train, 1, seed)
+        chains = [data.train.window(record.start, record.length) for record in data.train.records]
+        counts = np.bincount(np.concatenate(chains), minlength=len(data.train.vocabulary))
+        self._frequencies = counts / len(data.train)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Returns `input_ids`, `labels` and `attention_mask`, all int64 [batch, length]."""
         spans = self.spans(index)
         shape = (len(spans), max(span.length for span in spans))
         input_ids, labels = np.full(shape, _PAD, np.int64), np.full(shape, NO_LABEL, np.int64)
-        for row, span in enumerate(spans):
-            input_ids[row, : span.length] = self._array.window(span.start, span.length)
+        for row, (span, number) in enumerate(zip(spans, self._sequence_numbers(index)[1], strict=True)):
+            residues = self._array.window(span.start, span.length)
+            input_ids[row, : span.length] = self._substituted(residues, number)
             labels[row, : span.length] = self._labels[span.start : span.start + span.length]
         return {
             "input_ids": torch.from_numpy(input_ids),
             "labels": torch.from_numpy(np.where(labels == NO_LABEL, IGNORED, labels)),
             "attention_mask": torch.from_numpy((input_ids != _PAD).astype(np.int64)),
         }
+
+    def _substituted(self, residues: npt.NDArray[np.uint8], number: int) -> npt.NDArray[np.uint8]:
+        """The residues `[T]` of sequence `number`, some of them replaced."""
+        if self._substitution == 0:
+            return residues
+        generator = np.random.Generator(np.random.Philox(key=derive(self._seed, number)))
+        others = generator.choice(len(self._frequencies), len(residues), p=self._frequencies)
+        chosen = generator.random(len(residues)) < self._substitution
+        return np.where(chosen, others.astype(np.uint8), residues)
 
     def length(self, step: int) -> int:
         """Residues of the longest sequence that step `step`, counted from 1, can have."""
