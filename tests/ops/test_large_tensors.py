@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reformer.ops.large_tensors import memory_used_again, new_empty
+from reformer.ops.large_tensors import memory_used_again, new_empty, new_zeros
 
 MIB = 1 << 20
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
@@ -69,6 +69,16 @@ def test_freed_memory_is_used_again() -> None:
         y = of_mib(15)
         assert y.data_ptr() == address
         assert of_mib(16).data_ptr() != address, "which y still has"
+
+
+def test_zeros_are_zeros_in_memory_that_was_used() -> None:
+    like = torch.empty(0)
+    with memory_used_again():
+        for shape in [(4, MIB), (4, MIB), (3, 5)]:
+            x = new_zeros(like, shape)
+            assert not x.any()
+            x.fill_(1)
+            del x
 
 
 @only_linux

@@ -136,7 +136,8 @@ class ReversibleStack(nn.Module):
         if rebuilt and not output_hidden_states and attention_weights is None:
             parameters = [p for branch in _branches(self) for p in branch.parameters()]
             memory = None if memory is None else memory.contiguous()
-            return _Reversible.apply(self, seed, shared, x, memory, *parameters), []
+            streams = _Reversible.apply(self, seed, shared, x, memory, *parameters)
+            return _OwnGradient.apply(streams), []
         y1, y2, states = _run_stored(self, seed, shared, x, memory, attention_weights)
         return torch.cat([y1, y2], dim=-1).to(x.dtype), states
 
@@ -176,6 +177,19 @@ class _Reversible(torch.autograd.Function):
             return _run_backward(ctx, grad)
 
 
+class _OwnGradient(torch.autograd.Function):
+    """The same tensor, with a copy of its gradient, which `_Reversible.backward` may change in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return new_empty(grad, grad.shape).copy_(grad)
+
+
 def _run_forward(ctx: Any, streams: tuple[Tensor, Tensor], memory: Tensor | None) -> None:
     """Take the streams through all layers, in place."""
     sources, of_memory = _sources(ctx.shared, streams, memory)
@@ -204,8 +218,7 @@ def _run_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     # Gradients are made before the work begins: made in between, they would keep the memory that is
     # freed around them from being used again, and it would grow with depth after all.
     gradient_dtype = torch.promote_types(ctx.shared.dtype, torch.float32)
-    both = new_empty(grad, grad.shape, gradient_dtype).copy_(grad)
-    grad1, grad2 = both.chunk(2, dim=-1)
+    grad1, grad2 = grad.to(gradient_dtype).chunk(2, dim=-1)
     grad_memory = None if memory is None else torch.zeros_like(memory, dtype=gradient_dtype)
     sources, of_memory = _sources(ctx.shared, streams, memory, grad1, grad2, grad_memory)
     parameters = _parameters_of_branches(stack, tensors)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reformer.ops.large_tensors import new_empty
+from reformer.ops.large_tensors import new_empty, new_zeros
 from reformer.ops.transforms import inside_transform
 from reformer.ops.windows import Layout
 
@@ -352,8 +352,8 @@ def _run_levels(
 
 def _result_like(x: Tensor, size: int) -> Tensor:
     """A tensor with the dtype and layout of x: zeros in float32, to which the kernels add, or bfloat16."""
-    rows = new_empty(x, (x.shape[:3].numel(), size))
-    return Layout.of(x).tensor(rows.zero_() if x.dtype == torch.float32 else rows)
+    new = new_zeros if x.dtype == torch.float32 else new_empty
+    return Layout.of(x).tensor(new(x, (x.shape[:3].numel(), size)))
 
 
 def _with_contiguous_vectors(x: Tensor) -> Tensor:

@@ -35,18 +35,28 @@ def new_empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = No
         shape: of the result, which is contiguous.
         dtype: that of `like` if None.
     """
-    dtype = dtype or like.dtype
+    return _allocate(like, shape, dtype or like.dtype)[0]
+
+
+def new_zeros(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    """The same with zeros, which need not be written where the system has just cleared the memory."""
+    x, is_zero = _allocate(like, shape, dtype or like.dtype)
+    return x if is_zero else x.zero_()
+
+
+def _allocate(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, bool]:
+    """A new tensor, and whether it is known to be zero."""
     ordinary = torch.compiler.is_compiling() or type(like) is not Tensor or like.device.type != "cpu"
     if ordinary or sys.platform != "linux" or prod(shape) * dtype.itemsize < _LARGE:
-        return like.new_empty(shape, dtype=dtype)
-    num_bytes = prod(shape) * dtype.itemsize
+        return like.new_empty(shape, dtype=dtype), False
     try:
-        array = (_here.memory or _Memory()).bytes(num_bytes)
+        array, is_zero = (_here.memory or _Memory()).bytes(prod(shape) * dtype.itemsize)
     except OSError:
-        return like.new_empty(shape, dtype=dtype)  # says how much memory there is not
+        return like.new_empty(shape, dtype=dtype), False  # says how much memory there is not
     storage = torch.from_numpy(array).untyped_storage()
     strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape), strides)  # type: ignore[call-overload,no-any-return]
+    x: Tensor = torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape), strides)  # type: ignore[call-overload]
+    return x, is_zero
 
 
 @contextmanager
@@ -56,7 +66,7 @@ def memory_used_again() -> Iterator[None]:
     What is kept and what is in use never come to more than has been in use at once. The system gets back what
     is free at the end, and what is in use then once it is freed.
     """
-    if _here.memory is not None:
+    if torch.compiler.is_compiling() or _here.memory is not None:
         yield
         return
     _keep_freed_chunks()
@@ -74,32 +84,32 @@ class _Memory:
         self._free: list[mmap.mmap] = []
         self._in_use = self._most_in_use = 0
 
-    def bytes(self, number: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        """Bytes that begin at a large page; they come back when the array is freed.
+    def bytes(self, number: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], bool]:
+        """Bytes that begin at a large page, and whether all are 0; they come back when the array is freed.
 
         Raises:
             OSError: there is not enough memory.
         """
-        piece = self._piece(number + _PAGE)
+        piece, is_zero = self._piece(number + _PAGE)
         self._in_use += len(piece)
         whole = np.frombuffer(piece, np.uint8)
         start = -whole.ctypes.data % _PAGE
         array = whole[start : start + number]
         weakref.finalize(array, _take_back, weakref.ref(self), piece).atexit = False
-        return array
+        return array, is_zero
 
-    def _piece(self, size: int) -> mmap.mmap:
+    def _piece(self, size: int) -> tuple[mmap.mmap, bool]:
         self._most_in_use = max(self._most_in_use, self._in_use + size)
         fitting = [piece for piece in self._free if size <= len(piece) <= size + size // 8]
         if fitting:
             best = min(fitting, key=len)
             self._free.remove(best)
-            return best
+            return best, False
         while self._free and self._in_use + sum(map(len, self._free)) + size > self._most_in_use:
             self._free.pop(0)
         piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         piece.madvise(mmap.MADV_HUGEPAGE)
-        return piece
+        return piece, True
 
     def take_back(self, piece: mmap.mmap) -> None:
         """Takes what `bytes` gave, which is free."""
