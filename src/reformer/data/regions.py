@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from reformer.data.sources import SourceFile, SourceReader
@@ -68,8 +69,10 @@ def hold_out(array: TokenArray, regions: Sequence[Record]) -> tuple[TokenArray, 
     rest: list[Record] = []
     held_out: list[Record] = []
     ordered = sorted(regions, key=lambda region: region.start)
+    region_starts = [region.start for region in ordered]
     for record in array.records:
-        inside = [region for region in ordered if record.start <= region.start < record.start + record.length]
+        first = bisect_left(region_starts, record.start)
+        inside = ordered[first : bisect_left(region_starts, record.start + record.length, first)]
         merged = _merged(record, inside)
         held_out += merged
         starts = [record.start, *(region.start + region.length for region in merged)]

@@ -72,12 +72,12 @@ def _suggestion(key: Key, known_keys: Iterable[str]) -> str:
     """The known key that looks most like a misspelt one."""
     name = dotted(tuple(part for part in key if isinstance(part, str)))
     parent, _, last = name.rpartition(".")
-    siblings = [known for known in known_keys if known.rpartition(".")[0] == parent]
-    elsewhere = [known for known in known_keys if known.rpartition(".")[2] == last]
-    alike = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6) or elsewhere
-    if alike:
-        return f"did you mean {alike[0]}?"
-    return f"expected one of {', '.join(known.rpartition('.')[2] for known in siblings)}"
+    siblings = [known.rpartition(".")[2] for known in known_keys if known.rpartition(".")[0] == parent]
+    if alike := difflib.get_close_matches(last, siblings, n=1, cutoff=0.6):
+        return f"did you mean {parent}{'.' if parent else ''}{alike[0]}?"
+    if elsewhere := [known for known in known_keys if known.rpartition(".")[2] == last]:
+        return f"did you mean {elsewhere[0]}?"
+    return f"expected one of {', '.join(siblings)}"
 
 
 def short(value: Any, limit: int = 60) -> str:
