@@ -15,7 +15,7 @@ class FeedForward(nn.Module):
     Args:
         hidden_size: features d of the stream.
         feed_forward_size: features between the two dense layers.
-        activation: applied between them.
+        activation: applied between them; may change what it gets.
         dropout: probability of dropping a feature, before the activation and at the end.
         layer_norm_eps: added to the variance.
     """

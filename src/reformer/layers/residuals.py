@@ -26,7 +26,7 @@ class Residual(Protocol):
         """A new stream with the value of a floating tensor."""
 
     def decode(self, stream: Tensor, dtype: torch.dtype) -> Tensor:
-        """The value of a stream, or of some of its rows."""
+        """The value of a stream, or of some of its rows, up to the next change of the stream."""
 
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add to a stream in place; tells as a bool scalar whether its range was left."""
@@ -86,8 +86,8 @@ class FloatingPoint:
         return new_empty(x, x.shape, torch.promote_types(x.dtype, torch.float32)).copy_(x)
 
     def decode(self, stream: Tensor, dtype: torch.dtype) -> Tensor:
-        """A copy: the stream changes in place."""
-        return stream.to(dtype, copy=True)
+        """The stream itself where it has the dtype."""
+        return stream.to(dtype)
 
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add in place; True if the sum is not finite."""

@@ -300,7 +300,7 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(residual: Residual, stream: Tensor, x: Tensor) -> Tensor:
-        return residual.decode(stream, x.dtype)
+        return _copy_of_value(residual, stream, x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -309,6 +309,11 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
         return None, None, grad
+
+
+def _copy_of_value(residual: Residual, stream: Tensor, dtype: torch.dtype) -> Tensor:
+    value = residual.decode(stream, dtype)
+    return value.clone() if value is stream else value
 
 
 class _Add(torch.autograd.Function):
@@ -320,7 +325,7 @@ class _Add(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         stream = stream.clone()
         overflow = residual.add_(stream, update)
-        return stream, residual.decode(stream, value.dtype), overflow
+        return stream, _copy_of_value(residual, stream, value.dtype), overflow
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -110,7 +110,7 @@ def _layer(config: ReformerConfig, index: int) -> ReversibleLayer:
     feed_forward = FeedForward(
         config.hidden_size,
         config.feed_forward_size,
-        activation=ACT2FN[config.hidden_act],
+        activation=nn.ReLU(inplace=True) if config.hidden_act == "relu" else ACT2FN[config.hidden_act],
         dropout=config.hidden_dropout_prob,
         layer_norm_eps=config.layer_norm_eps,
     )
