@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from functools import cache
 from math import prod
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,10 +49,10 @@ def _allocate(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> tuple[T
     if ordinary or sys.platform != "linux" or prod(shape) * dtype.itemsize < _LARGE:
         return like.new_empty(shape, dtype=dtype), False
     try:
-        array, is_zero = (_here.memory or _Memory()).bytes(prod(shape) * dtype.itemsize)
+        allocated, is_zero = (_here.memory or _Memory()).bytes(prod(shape) * dtype.itemsize)
     except OSError:
         return like.new_empty(shape, dtype=dtype), False  # says how much memory there is not
-    storage = torch.from_numpy(array).untyped_storage()
+    storage = allocated.untyped_storage()
     strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
     x: Tensor = torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape), strides)  # type: ignore[call-overload]
     return x, is_zero
@@ -84,19 +83,18 @@ class _Memory:
         self._free: list[mmap.mmap] = []
         self._in_use = self._most_in_use = 0
 
-    def bytes(self, number: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], bool]:
-        """Bytes that begin at a large page, and whether all are 0; they come back when the array is freed.
+    def bytes(self, number: int) -> tuple[Tensor, bool]:
+        """Bytes that begin at a large page, and whether all are 0; they come back when the tensor is freed.
 
         Raises:
             OSError: there is not enough memory.
         """
         piece, is_zero = self._piece(number + _PAGE)
         self._in_use += len(piece)
-        whole = np.frombuffer(piece, np.uint8)
-        start = -whole.ctypes.data % _PAGE
-        array = whole[start : start + number]
-        weakref.finalize(array, _take_back, weakref.ref(self), piece).atexit = False
-        return array, is_zero
+        start = -torch.frombuffer(piece, dtype=torch.uint8, count=1).data_ptr() % _PAGE
+        view = memoryview(piece)[start : start + number]  # which the tensor's storage keeps
+        weakref.finalize(view, _take_back, weakref.ref(self), piece).atexit = False
+        return torch.frombuffer(view, dtype=torch.uint8), is_zero
 
     def _piece(self, size: int) -> tuple[mmap.mmap, bool]:
         self._most_in_use = max(self._most_in_use, self._in_use + size)
