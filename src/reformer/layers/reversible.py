@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.attention import Attention
-from reformer.layers.chunking import Parameters, autocast_like_now, row_chunks
+from reformer.layers.chunking import Parameters, autocast_like_now, fill_by_chunks
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
 from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
@@ -254,13 +254,15 @@ def _sources(
 def _side_by_side(shared: Pass, streams: tuple[Tensor, Tensor]) -> Tensor:
     """The values of both streams, `[B, T, 2d]`."""
     B, T, d = streams[0].shape
-    values = new_empty(streams[0], (B, T, 2 * d), shared.dtype)
-    rows = values.view(B * T, 2, d)
-    for number, stream in enumerate(streams):
-        of_stream = stream.view(B * T, d)
-        for _, chunk in row_chunks(B * T, shared.chunk_length):
-            rows[chunk, number] = shared.residual.decode(of_stream[chunk], shared.dtype)
-    return values
+    rows = [stream.view(B * T, d) for stream in streams]
+
+    def part(_: int, chunk: slice) -> Tensor:
+        return torch.cat(
+            [shared.residual.decode(of_stream[chunk], shared.dtype) for of_stream in rows], dim=-1
+        )
+
+    (values,) = fill_by_chunks(B * T, shared.chunk_length, part)
+    return values.view(B, T, 2 * d)
 
 
 def _run_stored(

@@ -52,9 +52,7 @@ def _allocate(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> tuple[T
         allocated, is_zero = (_here.memory or _Memory()).bytes(prod(shape) * dtype.itemsize)
     except OSError:
         return like.new_empty(shape, dtype=dtype), False  # says how much memory there is not
-    storage = allocated.untyped_storage()
-    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    x: Tensor = torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape), strides)  # type: ignore[call-overload]
+    x: Tensor = torch.empty(0, dtype=dtype).set_(allocated.untyped_storage(), 0, tuple(shape))  # type: ignore[call-overload]
     return x, is_zero
 
 

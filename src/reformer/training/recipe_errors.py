@@ -74,7 +74,7 @@ def _suggestion(key: Key, known_keys: Iterable[str]) -> str:
     parent, _, last = name.rpartition(".")
     siblings = [known.rpartition(".")[2] for known in known_keys if known.rpartition(".")[0] == parent]
     if alike := difflib.get_close_matches(last, siblings, n=1, cutoff=0.6):
-        return f"did you mean {parent}{'.' if parent else ''}{alike[0]}?"
+        return f"did you mean {name.removesuffix(last)}{alike[0]}?"
     if elsewhere := [known for known in known_keys if known.rpartition(".")[2] == last]:
         return f"did you mean {elsewhere[0]}?"
     return f"expected one of {', '.join(siblings)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,9 +106,6 @@ class StructureBatches(StagedBatches):
         super().__init__(stages, seed, items_per_step)
         self._array, self._labels, self._substitution = data.train, data.labels, substitution
         self._residues = WindowSampler(data.train, 1, seed)
-        chains = [data.train.window(record.start, record.length) for record in data.train.records]
-        counts = np.bincount(np.concatenate(chains), minlength=len(data.train.vocabulary))
-        self._frequencies = counts / len(data.train)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Returns `input_ids`, `labels` and `attention_mask`, all int64 [batch, length]."""
@@ -123,6 +121,13 @@ class StructureBatches(StagedBatches):
             "labels": torch.from_numpy(np.where(labels == NO_LABEL, IGNORED, labels)),
             "attention_mask": torch.from_numpy((input_ids != _PAD).astype(np.int64)),
         }
+
+    @cached_property
+    def _frequencies(self) -> npt.NDArray[np.float64]:
+        """The share of each residue in the training data."""
+        chains = [self._array.window(record.start, record.length) for record in self._array.records]
+        counts = np.bincount(np.concatenate(chains), minlength=len(self._array.vocabulary))
+        return counts / len(self._array)
 
     def _substituted(self, residues: npt.NDArray[np.uint8], number: int) -> npt.NDArray[np.uint8]:
         """The residues `[T]` of sequence `number`, some of them replaced."""
