@@ -137,8 +137,8 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, dict[str, Any]
         ["toy"],
         folder,
         lengths=[512],
-        contenders=["right", "wrong", "dies"],
-        turns=1,
+        contenders=["right", "wrong", "dies", "slow"],
+        turns=2,
         cases=toy_worker.CASES,
         command=toy_worker.command,
     )
@@ -149,8 +149,8 @@ def test_what_is_wrong_is_neither_timed_nor_compared_with(toys: tuple[bool, dict
     fine, report = toys
     gates = {name: gate["status"] for name, gate in report["gates"].items()}
     assert not fine
-    assert gates == {"right": "right", "wrong": "wrong", "dies": "right"}
-    assert report["lengths"]["512"].keys() == {"right", "dies"}
+    assert gates == {"right": "right", "wrong": "wrong", "dies": "right", "slow": "right"}
+    assert report["lengths"]["512"].keys() == {"right", "dies", "slow"}
     assert "compared_with" not in report["lengths"]["512"]["right"]
     assert report["faster_from"] == {}
 
@@ -160,6 +160,12 @@ def test_a_process_that_dies_is_a_result_and_the_others_go_on(toys: tuple[bool, 
     assert found["dies"] == {"failed": "its process ended with status 7"}
     assert found["right"]["forward_backward_seconds"]["median"] > 0
     assert found["right"]["work_bytes"] > 0
+
+
+def test_what_is_slow_is_measured_once_after_it_has_warmed_up(toys: tuple[bool, dict[str, Any]]) -> None:
+    found = toys[1]["lengths"]["512"]
+    assert (found["slow"]["forward_seconds"]["median"], found["slow"]["forward_seconds"]["runs"]) == (30.0, 1)
+    assert found["right"]["forward_seconds"]["runs"] == 2
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,17 @@ def _waits(length: int) -> Run:
     return run
 
 
+def _slow(length: int) -> Run:
+    runs = 0
+
+    def run() -> dict[str, float]:
+        nonlocal runs
+        runs += 1
+        return {"forward_seconds": 60.0 / runs}  # which it says it has taken
+
+    return run
+
+
 def _dies(length: int) -> Run:
     def run() -> dict[str, float]:
         if length > 256:
@@ -83,6 +94,7 @@ CASES = {
             "missing": Contender(_waits, _fails, 1e-4, package="no_such_package"),
             "waits": Contender(_waits, lambda: 0.0, 1e-4),
             "dies": Contender(_dies, lambda: 0.0, 1e-4),
+            "slow": Contender(_slow, lambda: 0.0, 1e-4),
         },
         baselines=("wrong", "waits"),
         lengths=(256, 512),

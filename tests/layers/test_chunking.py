@@ -1,10 +1,12 @@
 """Position-wise methods, chunk by chunk: the same function, less memory."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reformer.layers.chunking import chunked, row_chunks
 from reformer.layers.randomness import derive, dropout
@@ -236,3 +238,33 @@ def test_resident_memory() -> None:
     inner = 4 * 512 * (1 << 14)
     assert whole > 3 * inner
     assert chunks < inner / 4
+
+
+class _Casts(TorchDispatchMode):
+    """Counts tensors of a shape that become bfloat16."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape, self.number = shape, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and out.dtype == torch.bfloat16:
+            self.number += tuple(out.shape) == self.shape
+        return out
+
+
+def test_autocast_casts_a_weight_once_and_not_for_others() -> None:
+    module, x = _Module(), _input(21, 6).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        with _Casts((10, 6)) as forward:
+            (y,) = chunked(module.one, x, chunk_length=4, seed=None)
+        inner = module.first(x)  # with a cast of its own, which has a graph
+    with _Casts((10, 6)) as backward:
+        y.float().sum().backward()
+    assert (forward.number, backward.number) == (1, 1)
+    found = module.first.weight.grad
+    assert found is not None
+    before = found.clone()
+    inner.float().sum().backward()
+    assert not torch.equal(module.first.weight.grad, before)

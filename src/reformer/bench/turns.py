@@ -1,4 +1,4 @@
-"""Lets contenders take turns, each in a process of its own."""
+"""Lets contenders take turns, each in a process of its own, in which a first run only warms up."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from reformer.bench.case import Case
 from reformer.bench.results import CaseResults
 
 SLOW_SECONDS = 10.0
-"""A first run that takes longer is the only one; others only warm up."""
+"""A contender whose first run takes longer is measured once, right after it."""
 
 Command = Callable[[str, str], Sequence[str]]
 
@@ -97,8 +97,10 @@ def _take_turns(
             worker = workers[name] = Worker(command(results.name, name))
             answer = worker.ask(f"prepare {length}")
             answer = answer if _is_bad(answer) else worker.ask("first")
+            results.record(length, name, answer, counts=False)
             slow = not _is_bad(answer) and _seconds(answer) > SLOW_SECONDS
-            results.record(length, name, answer, counts=slow)
+            if slow:
+                results.record(length, name, worker.ask("run"), counts=True)
             if slow or _is_bad(answer):
                 workers.pop(name).stop()
         for _ in range(turns):

@@ -1,7 +1,7 @@
 """Position-wise functions applied chunk by chunk, in the backward pass as well."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -18,14 +18,31 @@ def row_chunks(num_rows: int, chunk_length: int) -> Iterator[tuple[int, slice]]:
         yield index, slice(start, min(start + chunk_length, num_rows))
 
 
-def autocast_like_now(device_type: str) -> Callable[[], AbstractContextManager[None]]:
-    """Remember the state of autocast: the result makes a context that restores it.
+class Autocast:
+    """The state of autocast at its making, which contexts bring back."""
 
-    Casts are not cached: a cast made without a graph must not serve where one is built.
-    """
-    enabled = torch.is_autocast_enabled(device_type)
-    dtype = torch.get_autocast_dtype(device_type)
-    return lambda: torch.autocast(device_type, dtype=dtype, enabled=enabled, cache_enabled=False)
+    def __init__(self, device_type: str):
+        self._device_type = device_type
+        self._dtype = torch.get_autocast_dtype(device_type)
+        self._enabled = torch.is_autocast_enabled(device_type)
+
+    def __call__(self) -> AbstractContextManager[None]:
+        """The context; only within that of `casting_once`."""
+        return torch.autocast(self._device_type, dtype=self._dtype, enabled=self._enabled)
+
+    @contextmanager
+    def casting_once(self) -> Iterator[None]:
+        """Within it each parameter is cast once, with a graph or without: gradients are wanted or are not.
+
+        No cast from outside is used, and none from inside afterwards. What is a leaf and no parameter must
+        not be cast.
+        """
+        torch.clear_autocast_cache()
+        try:
+            with torch.autocast(self._device_type, enabled=False):  # the outermost, which forgets
+                yield
+        finally:
+            torch.clear_autocast_cache()
 
 
 class Parameters:
@@ -152,14 +169,15 @@ class _Chunked(torch.autograd.Function):
             seed,
             aligned,
         )
-        ctx.autocast = autocast_like_now(rows.device.type)
+        ctx.autocast = Autocast(rows.device.type)
         ctx.save_for_backward(rows, *parameters)
 
         def part(number: int, chunk: slice) -> Any:
             with ctx.autocast():
                 return getattr(owner, method)(rows[chunk], *_Chunked._rest(ctx, number, chunk))
 
-        return fill_by_chunks(len(rows), chunk_length, part)
+        with ctx.autocast.casting_once():
+            return fill_by_chunks(len(rows), chunk_length, part)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -173,7 +191,8 @@ class _Chunked(torch.autograd.Function):
                 outputs = getattr(ctx.owner, ctx.method)(x, *_Chunked._rest(ctx, number, chunk))
             return parameters.backward(_as_tuple(outputs), [x], [grad[chunk] for grad in grad_outputs])[0]
 
-        (grad_rows,) = parameters.call(fill_by_chunks, len(rows), ctx.chunk_length, part)
+        with ctx.autocast.casting_once():
+            (grad_rows,) = parameters.call(fill_by_chunks, len(rows), ctx.chunk_length, part)
         return None, None, None, None, None, grad_rows, *parameters.grads
 
     @staticmethod

@@ -66,6 +66,7 @@ class CrossAttention(nn.Module):
         self, memory: Tensor, seed: int | None, k: Tensor | None = None, v: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Keys and values `[..., H * D]` of `[..., m]`, given if known; draws nothing."""
+        memory = memory.view_as(memory)  # no leaf, which autocast would take for a parameter
         return linear(self.key, memory, k), linear(self.value, memory, v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, memory_mask: Tensor | None) -> Tensor:

@@ -5,7 +5,6 @@ What is position-wise in a branch goes chunk by chunk, forwards and backwards, s
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.attention import Attention
-from reformer.layers.chunking import Parameters, chunked, fill_by_chunks, row_chunks
+from reformer.layers.chunking import Autocast, Parameters, chunked, fill_by_chunks, row_chunks
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.randomness import derive
 from reformer.layers.residuals import Residual
@@ -32,7 +31,7 @@ class Pass:
     residual: Residual
     chunk_length: int
     dtype: torch.dtype
-    autocast: Callable[[], AbstractContextManager[None]]
+    autocast: Autocast
     mask: Tensor | None
     memory_mask: Tensor | None
     compiled: bool = False
@@ -80,7 +79,8 @@ class HalfStep:
     def undo(self, source: Source, target: Source, memory: Source | None) -> None:
         """Take off again what was added, and add to the gradients of what the branch read."""
         assert self.parameters is not None
-        self.parameters.call(self._undo, source, target, memory)
+        with self.shared.autocast.casting_once():
+            self.parameters.call(self._undo, source, target, memory)
 
     def _undo(self, source: Source, target: Source, memory: Source | None) -> None:
         for rows, of_target, grad, of_grad, seed in self._chunks(
@@ -200,7 +200,7 @@ class AttentionHalfStep(HalfStep):
         """What attention works on, `[B, T, H * D]` each."""
         rows = read.data.view(-1, read.data.shape[-1])
         project = getattr(self.branch, method)
-        with torch.no_grad(), self.shared.autocast():
+        with torch.no_grad(), self.shared.autocast.casting_once(), self.shared.autocast():
             projections = fill_by_chunks(
                 len(rows), self.shared.chunk_length, lambda _, chunk: project(read.decode(rows[chunk]), None)
             )

@@ -50,8 +50,8 @@ class AxialPositionEmbeddings(nn.Module):
         rows, columns = self.weights[0][:num_rows], self.weights[1]
         rows = dropout(rows, self.dropout, None if seed is None else derive(seed, 0))
         columns = dropout(columns, self.dropout, None if seed is None else derive(seed, 1))
-        grid = torch.cat([rows.expand(-1, n1, -1), columns.expand(num_rows, -1, -1)], dim=-1)
-        return grid.flatten(0, 1)[:length]
+        grid = torch.cat([rows.expand(-1, n1, -1), columns.expand(num_rows, -1, -1)], dim=-1).flatten(0, 1)
+        return grid if len(grid) == length else grid[:length]  # whose gradient would be copied
 
     def at(self, positions: Tensor) -> Tensor:
         """Embeddings `[..., d]` of positions int64 `[...]` below n0 * n1, in evaluation."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.attention import Attention
-from reformer.layers.chunking import Parameters, autocast_like_now, fill_by_chunks
+from reformer.layers.chunking import Autocast, Parameters, fill_by_chunks
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
 from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
@@ -127,7 +127,7 @@ class ReversibleStack(nn.Module):
             self.residual,
             self.chunk_length * _numbers_a_word(x),
             x.dtype,
-            autocast_like_now(x.device.type),
+            Autocast(x.device.type),
             key_padding_mask,
             memory_mask,
             self.compiled,
@@ -195,8 +195,8 @@ def _run_forward(ctx: Any, streams: tuple[Tensor, Tensor], memory: Tensor | None
     sources, of_memory = _sources(ctx.shared, streams, memory)
     overflows = []
     global_state = torch.get_rng_state()
-    with torch.no_grad(), ctx.shared.autocast():
-        for number, step in enumerate(_half_steps(ctx.stack, ctx.seed, ctx.shared)):
+    for number, step in enumerate(_half_steps(ctx.stack, ctx.seed, ctx.shared)):
+        with torch.no_grad(), ctx.shared.autocast.casting_once(), ctx.shared.autocast():
             overflows.append(step.add(sources[1 - number % 2], sources[number % 2], of_memory))
     if not torch.equal(torch.get_rng_state(), global_state):
         raise RuntimeError(

@@ -74,7 +74,8 @@ class ReformerEmbeddings(nn.Module):
         x = dropout(inputs_embeds, self.dropout, None if seed is None else derive(seed, 0))
         if self.position_embeddings is None:
             return x
-        return x + self.position_embeddings(x.shape[1], None if seed is None else derive(seed, 1))
+        positions = self.position_embeddings(x.shape[1], None if seed is None else derive(seed, 1))
+        return x + positions[None]  # of the same shape, where there is one row: its gradient is not copied
 
     def at(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
         """`[B, S, d]` token embeddings to the same, at positions int64 `[B, S]`, in evaluation."""
