@@ -133,17 +133,16 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, theta: float, direction: int) -> Tensor:
-        half = x.shape[-1] // 2
-        frequency = direction * theta ** (-torch.arange(half, device=x.device, dtype=torch.float64) / half)
-        turned = torch.empty_like(x)
+        turned = x.clone()
+        turns = _turns if torch.compiler.is_compiling() else _cached_turns
         for start in range(0, x.shape[-2], _POSITIONS_AT_ONCE):
             block = slice(start, min(start + _POSITIONS_AT_ONCE, x.shape[-2]))
-            position = torch.arange(block.start, block.stop, device=x.device, dtype=torch.float64)
-            angle = position[:, None] * frequency
-            cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-            first, second = x[..., block, :].split(half, dim=-1)
-            turned[..., block, :half] = first * cos - second * sin
-            turned[..., block, half:] = second * cos + first * sin
+            length = block.stop - start
+            # Lengths are rounded up so that many share a table.
+            cos, sin = turns(start, 1 << (length - 1).bit_length(), x.shape[-1], theta, x.dtype, x.device)
+            first, second = x[..., block, :].chunk(2, dim=-1)
+            update = torch.cat([second, first], dim=-1).mul_(sin[:length])
+            turned[..., block, :].mul_(cos[:length]).add_(update, alpha=direction)
         return turned
 
     @staticmethod
@@ -153,3 +152,17 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _Rotate.apply(grad, ctx.theta, -ctx.direction), None, None
+
+
+def _turns(
+    start: int, length: int, head_size: int, theta: float, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What features, and those that they are paired with, are multiplied by at positions from `start` on."""
+    half = head_size // 2
+    frequency = theta ** (-torch.arange(half, device=device, dtype=torch.float64) / half)
+    angle = torch.arange(start, start + length, device=device, dtype=torch.float64)[:, None] * frequency
+    cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+
+
+_cached_turns = lru_cache(maxsize=2)(_turns)  # of up to _POSITIONS_AT_ONCE positions each

@@ -16,7 +16,7 @@ FRACTION_BITS = 20
 LIMIT = 2.0 ** (31 - FRACTION_BITS)
 """A stream of int32 holds values in [-2048, 2048)."""
 
-_ROWS_AT_ONCE = 4096
+_NUMBERS_AT_ONCE = 1 << 17  # several such tensors stay in a cache
 
 
 class Residual(Protocol):
@@ -105,5 +105,5 @@ def _row_blocks(stream: Tensor, update: Tensor) -> Iterator[tuple[Tensor, Tensor
     """Views of a contiguous stream, and of what is added to it, that fit in a cache."""
     features = stream.shape[-1]
     rows = update.reshape(-1, features)
-    step = len(rows) if stream.is_cuda else _ROWS_AT_ONCE
+    step = len(rows) if stream.is_cuda else max(1, _NUMBERS_AT_ONCE // features)
     yield from zip(stream.view(-1, features).split(step), rows.split(step), strict=True)
