@@ -134,7 +134,8 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, theta: float, direction: int) -> Tensor:
         turned = x.clone()
-        turns = _turns if torch.compiler.is_compiling() else _cached_turns
+        is_ordinary = type(x) is Tensor and not torch.compiler.is_compiling()
+        turns = _cached_turns if is_ordinary else _turns
         for start in range(0, x.shape[-2], _POSITIONS_AT_ONCE):
             block = slice(start, min(start + _POSITIONS_AT_ONCE, x.shape[-2]))
             length = block.stop - start

@@ -4,6 +4,7 @@ Floating-point addition cannot be undone exactly, so the streams are fixed-point
 units of 2^-20. Adding and subtracting are then exact, and the rebuilt inputs are the originals.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -47,7 +48,7 @@ class FixedPoint:
         stream = new_empty(x, x.shape, torch.int32)
         for part, rows in _row_blocks(stream, x):
             fixed = self._fixed(rows)
-            if not fixed.abs().amax() < 2**31:
+            if not _are_within(fixed, 2.0**31):
                 raise FloatingPointError(f"the input of the layers is NaN or not in [-{LIMIT:g}, {LIMIT:g})")
             part.copy_(fixed)
         return stream
@@ -61,7 +62,7 @@ class FixedPoint:
         overflow = torch.zeros((), dtype=torch.bool, device=stream.device)
         for part, rows in _row_blocks(stream, update):
             fixed = self._fixed(rows)
-            in_range = fixed.abs().amax() < 2**31
+            in_range = _are_within(fixed, 2.0**31)
             delta = fixed.to(torch.int32)
             total = part + delta
             wrapped = ((part ^ total) & (delta ^ total)).amin() < 0
@@ -91,7 +92,7 @@ class FloatingPoint:
 
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add in place; True if the sum is not finite."""
-        return ~stream.add_(update).abs().amax().isfinite()
+        return ~_are_within(stream.add_(update), math.inf)
 
     def subtract_(self, stream: Tensor, update: Tensor) -> None:
         """Subtract in place, up to rounding what `add_` added."""
@@ -99,6 +100,12 @@ class FloatingPoint:
 
 
 RESIDUALS: dict[str, type[Residual]] = {"int32": FixedPoint, "float32": FloatingPoint}
+
+
+def _are_within(x: Tensor, limit: float) -> Tensor:
+    """Whether all elements are in (-limit, limit), a bool scalar; NaN is not."""
+    lowest, highest = x.aminmax()
+    return (lowest > -limit) & (highest < limit)
 
 
 def _row_blocks(stream: Tensor, update: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
