@@ -13,6 +13,7 @@ from typing_extensions import override
 from reformer.layers.known_results import linear
 from reformer.layers.positions import rotate
 from reformer.layers.randomness import derive, dropout, generator, move
+from reformer.layers.shared_keys import shared_keys
 from reformer.layers.transformers_layout import TransformersLayout
 from reformer.ops import local_attention, lsh_attention, lsh_attention_by_level, lsh_hash
 
@@ -306,11 +307,8 @@ class LSHSelfAttention(SelfAttention):
         self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         q = linear(self.query_key, x, q)
-        heads = q.unflatten(-1, (self.num_heads, self.head_size)).to(
-            torch.promote_types(q.dtype, torch.float32)
-        )
-        k = heads * (heads.square().mean(-1, keepdim=True) + 1e-6).rsqrt() / math.sqrt(self.head_size)
-        return q, k.flatten(-2).to(q.dtype), linear(self.value, x, v)
+        k = shared_keys(q.unflatten(-1, (self.num_heads, self.head_size))).flatten(-2)
+        return q, k, linear(self.value, x, v)
 
     @override
     def attend(
