@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from reformer.bench.op import C, D, H, factors, levels_of, rotations_of, unit_keys
+from reformer.bench.op import C, D, H, factors, levels_of, rotations_of
 from reformer.bench.peers import full_attention
+from reformer.layers.shared_keys import shared_keys
 from reformer.ops import lsh_attention, lsh_attention_by_level, lsh_hash
 
 LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 262_144, 1_048_576)
@@ -29,7 +30,7 @@ def make_inputs(length: int) -> list[Tensor]:
     """q, k, v and the gradient of the output: bfloat16 `[1, H, T, D]` on the GPU."""
     g = torch.Generator("cuda").manual_seed(0)
     q, v, grad = (torch.randn(1, H, length, D, generator=g, device="cuda") for _ in range(3))
-    inputs = [x.bfloat16() for x in (q, unit_keys(q), v, grad)]
+    inputs = [x.bfloat16() for x in (q, shared_keys(q), v, grad)]
     return [*(x.requires_grad_() for x in inputs[:3]), inputs[3]]
 
 

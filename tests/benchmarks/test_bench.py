@@ -93,8 +93,8 @@ def test_a_peer_that_is_wrong_is_found(name: str, monkeypatch: pytest.MonkeyPatc
     contender = peers.PEERS[name]
     if contender.package is not None:
         pytest.importorskip(contender.package)
-    exact = peers.unit_keys
-    monkeypatch.setattr(peers, "unit_keys", lambda q: 1.5 * exact(q))  # of the LSH layers
+    exact = peers.shared_keys
+    monkeypatch.setattr(peers, "shared_keys", lambda q: 1.5 * exact(q))  # of the LSH layers
     monkeypatch.setattr(peers, "WINDOW", 128)
     if name == "window":
         reference = peers.local_attention

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from reformer.bench.case import Case, Contender, Run, largest_error
+from reformer.layers.shared_keys import shared_keys
 from reformer.ops import lsh_attention, lsh_attention_by_level, lsh_hash
 from reformer.ops.attention import Backend, Window
 
@@ -31,11 +32,6 @@ def factors(num_buckets: int) -> tuple[int, ...]:
     """Two factors from 256 buckets on, as transformers chooses them."""
     power = int(math.log2(num_buckets))
     return (num_buckets,) if num_buckets < 256 else (2 ** (power // 2), 2 ** (power - power // 2))
-
-
-def unit_keys(q: Tensor) -> Tensor:
-    """The shared query-key: queries scaled to unit length."""
-    return q * (q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() / D**0.5
 
 
 def rotations_of(num_buckets: int, level: int = 0) -> Tensor:
@@ -57,7 +53,7 @@ def make_inputs(length: int, dtype: torch.dtype = torch.float32) -> tuple[list[T
     """q, k and v, and the gradient of the output, `[1, H, T, D]`."""
     g = torch.Generator().manual_seed(0)
     q, v, grad = (torch.randn(1, H, length, D, generator=g) for _ in range(3))
-    return [x.to(dtype).requires_grad_() for x in (q, unit_keys(q), v)], grad.to(dtype)
+    return [x.to(dtype).requires_grad_() for x in (q, shared_keys(q), v)], grad.to(dtype)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from reformer.bench.op import (
     factors,
     make_inputs,
     measured,
-    unit_keys,
 )
+from reformer.layers.shared_keys import shared_keys
 from reformer.ops import local_attention, lsh_attention, lsh_hash
 
 EXACT = 1e-4
@@ -105,7 +105,9 @@ def gate_transformers() -> float:
     buckets = lsh_hash(q, rotations, num_buckets, backend="torch")
 
     def expected(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return lsh_attention(q, unit_keys(q), q, buckets, chunk_length=C, window="chunk", backend="reference")
+        return lsh_attention(
+            q, shared_keys(q), q, buckets, chunk_length=C, window="chunk", backend="reference"
+        )
 
     return error_against(expected, transformers_step(layer))
 
@@ -132,7 +134,7 @@ def gate_reformer_pytorch() -> float:
     buckets = lsh_hash(q, rotations, num_buckets, backend="torch")
 
     def expected(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys = unit_keys(q) / D**0.5
+        keys = shared_keys(q) / D**0.5
         return lsh_attention(q, keys, v, buckets, chunk_length=C, window="chunk", backend="reference")
 
     def actual(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ class Autocast:
         """
         torch.clear_autocast_cache()
         try:
-            with torch.autocast(self._device_type, enabled=False):  # the outermost, which forgets
+            # Casts last until the outermost context ends.
+            with torch.autocast(self._device_type, enabled=False):
                 yield
         finally:
             torch.clear_autocast_cache()
