@@ -129,6 +129,18 @@ def test_results_do_not_depend_on_the_number_of_threads(
         assert all(torch.equal(results[0][name], other[name]) for name in other)
 
 
+@pytest.mark.parametrize("window", WINDOWS)
+def test_rows_that_wait_for_memory_have_the_same_results(
+    window: str, set_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs(case := Case(window=window, T=700, D=16, R=2).possible(), seed=0).to(torch.bfloat16)
+    set_threads(3)
+    at_once = attend_and_differentiate(case, inputs, "cpu")
+    monkeypatch.setattr(cpu, "_LARGE_SUMS", 1)
+    one_by_one = attend_and_differentiate(case, inputs, "cpu")
+    assert all(torch.equal(at_once[name], one_by_one[name]) for name in at_once)
+
+
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("which", ["q", "k", "v"])
 @pytest.mark.parametrize("window", WINDOWS)

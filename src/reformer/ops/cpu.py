@@ -19,6 +19,7 @@ from reformer.ops.windows import Layout
 
 _MAX_HEAD_SIZE = 256
 _MAX_SLOTS = 1 << 30  # slots of sorted keys of one row, in all rounds: numbered by int32
+_LARGE_SUMS = 1 << 25  # floats: rows that would take more than this together wait for one another
 _PER_HEAD: tuple[str, ...] = ("highest", "total", "delta")  # tensors [B, H, Tq]
 _WINDOWS = ("bucket", "chunk", "local")
 _ERRORS = {1: "not enough memory for the work space", 2: "this processor lacks the instruction set"}
@@ -128,7 +129,11 @@ class _Library:
         for name, problem in _FUNCTIONS.items():
             function = getattr(functions, f"reformer_{name}")
             function.argtypes = [ctypes.POINTER(problem), ctypes.c_int64, ctypes.c_int64]
-        functions.reformer_attend.argtypes = [ctypes.POINTER(_Problem), *[ctypes.c_int64] * 4]
+        functions.reformer_sums_of_row.argtypes = [ctypes.POINTER(_Problem), *[ctypes.c_int64] * 2]
+        functions.reformer_sums_of_row.restype = ctypes.c_int64
+        functions.reformer_attend.argtypes = [
+            ctypes.POINTER(_Problem), *[ctypes.c_int64] * 2, ctypes.c_void_p, *[ctypes.c_int64] * 3,
+        ]  # fmt: skip
         return functions
 
     @cached_property
@@ -145,6 +150,11 @@ class _Library:
         error = function(*arguments, self.instruction_set, torch.get_num_threads())
         if error:
             raise RuntimeError(f'backend "cpu": {_ERRORS[error]}')
+
+    def sums_of_row(self, levels: "ctypes.Array[_Problem]", backward: bool) -> int:
+        """Float32 numbers of memory that a row (head of a batch element) takes in `run("attend", ...)`."""
+        count: int = self.functions.reformer_sums_of_row(levels, len(levels), backward)  # type: ignore[union-attr]
+        return count
 
 
 library = _Library()
@@ -343,11 +353,20 @@ def _run_levels(
         problems.append(problem)
         alive.append((start, buckets, of_level))
         start += num_queries
-    library.run("attend", (_Problem * len(problems))(*problems), len(problems), backward)
+    levels = (_Problem * len(problems))(*problems)
+    sums = _memory_for_sums(tensors["q"], library.sums_of_row(levels, backward))
+    library.run("attend", levels, len(levels), backward, sums.data_ptr(), sums.numel())
     if not backward:
         for start, _, of_level in alive:
             for key, x in of_level.items():
                 per_head[key][:, :, start : start + x.shape[2]] = x
+
+
+def _memory_for_sums(q: Tensor, of_row: int) -> Tensor:
+    """Memory for rows that are worked on at once: one at least."""
+    B, H = q.shape[:2]
+    at_once = min(B * H, torch.get_num_threads(), max(1, _LARGE_SUMS // max(1, of_row)))
+    return new_empty(q, (at_once * of_row,), torch.float32)
 
 
 def _result_like(x: Tensor, size: int) -> Tensor:

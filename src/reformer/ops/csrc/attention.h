@@ -51,6 +51,19 @@ struct Vectors {
 
   int64_t bytes() const { return size * (bfloat16 ? 2 : 4); }
 
+  // Writes a vector of float32 times a factor.
+  void write(int64_t position, const float* from, float factor) const {
+    if (bfloat16) {
+      uint16_t* to = (uint16_t*)(data + position * step);
+      for (int64_t d = 0; d < size; ++d) to[d] = to_bfloat16(from[d] * factor);
+    } else {
+      float* to = floats(position);
+      for (int64_t d = 0; d < size; ++d) to[d] = from[d] * factor;
+    }
+  }
+
+  void clear(int64_t position) const { __builtin_memset(data + position * step, 0, bytes()); }
+
   void prefetch(int64_t position) const {
     for (int64_t byte = 0; byte < bytes(); byte += 64)
       __builtin_prefetch(data + position * step + byte, 0, 2);
@@ -76,22 +89,20 @@ struct Vectors {
   }
 };
 
-inline bool is_zero(Float check) {
-  float sum = 0;
-  for (int i = 0; i < kLanes; ++i) sum += check[i];
+template <class V>
+inline bool is_zero(V check) {
+  auto sum = check[0];
+  for (int i = 1; i < int(sizeof check / sizeof sum); ++i) sum += check[i];
   return sum == 0;
 }
 
 // Rounds vectors [first, stop) of a row, of which `from` [T, size] has the sums, to bfloat16.
 inline void round(const Rows& rows, int64_t H, int64_t row, const float* from, int64_t size, int64_t first, int64_t stop) {
   const Vectors to(rows, H, row, size, true);
-  for (int64_t i = first; i < stop; ++i) {
-    uint16_t* vector = (uint16_t*)(to.data + i * to.step);
-    for (int64_t d = 0; d < size; ++d) vector[d] = to_bfloat16(from[i * size + d]);
-  }
+  for (int64_t i = first; i < stop; ++i) to.write(i, from + i * size, 1);
 }
 
-// All that belongs to one row of the problem. The output and the gradients are sums in float32 while they grow.
+// All that belongs to one row of the problem. The output and the gradients are in float32 while they grow.
 struct Row {
   Vectors q, k, v, out, grad_out, grad_q, grad_k, grad_v;
   float *highest, *total, *delta;
@@ -100,9 +111,9 @@ struct Row {
       : q(p.q, p.H, row, p.D, p.bfloat16),
         k(p.k, p.H, row, p.D, p.bfloat16),
         v(p.v, p.H, row, p.Dv, p.bfloat16),
-        out(p.out, p.H, row, p.Dv, false),
+        out(p.out, p.H, row, p.Dv, p.bfloat16 && writes_queries_once(p)),
         grad_out(p.grad_out, p.H, row, p.Dv, p.bfloat16),
-        grad_q(p.grad_q, p.H, row, p.D, false),
+        grad_q(p.grad_q, p.H, row, p.D, p.bfloat16 && writes_queries_once(p)),
         grad_k(p.grad_k, p.H, row, p.D, false),
         grad_v(p.grad_v, p.H, row, p.Dv, false),
         highest(p.highest + row * p.Tq),
@@ -295,7 +306,6 @@ inline Float log_count(const Problem& p, const Plan& plan, const Tile& tile, int
 struct Lanes {
   Int lo, last, self;  // the last position that is seen, and the one whose score is replaced
   Uint width, dropout_seed;
-  bool dropout;
   Int dropout_threshold;
   float dropout_scale;
 
@@ -305,7 +315,6 @@ struct Lanes {
         self(p.penalize_self ? load<Int>(tile.position + first_lane) : broadcast(-1)),
         width((Uint)(load<Int>(tile.hi + first_lane) - lo)),
         dropout_seed(load<Uint>(tile.dropout_seed + first_lane)),
-        dropout(p.dropout_scale != 0),
         dropout_threshold(broadcast((int32_t)p.dropout_threshold)),
         dropout_scale((float)p.dropout_scale) {}
 
@@ -326,24 +335,27 @@ struct Lanes {
   }
 };
 
-// Two bfloat16 in the place of a float, the first in its lower half.
-inline Float make_pairs(Float first, Float second) {
-#ifdef REFORMER_BF16
-  const Uint low = __builtin_convertvector((Halves)_mm512_cvtneps_pbh((__m512)first), Uint);
-  const Uint high = __builtin_convertvector((Halves)_mm512_cvtneps_pbh((__m512)second), Uint);
-  return (Float)(low | high << 16);
-#else
-  return first + second;  // never called
-#endif
-}
+// Two vectors as bfloat16.
+struct TwoHalves {
+  Halves first, second;
 
-inline void store_halves(uint16_t* to, Float x) {
+  TwoHalves(Float x, Float y) {
 #ifdef REFORMER_BF16
-  store(to, (Halves)_mm512_cvtneps_pbh((__m512)x));
+    const __m512bh both = _mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
+    __builtin_memcpy(this, &both, sizeof both);
 #else
-  (void)to, (void)x;  // never called
+    (void)x, (void)y;  // never called
+    first = second = Halves{};
 #endif
-}
+  }
+
+  // Two bfloat16 in the place of a float, the first in its lower half.
+  template <int... I>
+  Float pairs(std::integer_sequence<int, I...>) const {
+    return (Float)__builtin_shufflevector(first, second, (I / 2 + I % 2 * kLanes)...);
+  }
+  Float pairs() const { return pairs(std::make_integer_sequence<int, 2 * kLanes>{}); }
+};
 
 struct Workspace {
   Tile tile;
@@ -473,7 +485,7 @@ struct Merge {
 };
 
 // Scores to exponentials: two rows at once, since two keys make a pair where pairs are stored.
-template <Element element>
+template <Element element, bool dropout>
 inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count, Merge& merge) {
   const Tile& tile = w.tile;
   correct_duplicates(w, p, plan, count);
@@ -495,12 +507,12 @@ inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row&
       for (int i = 0; i < part.length; i += 2, score += 2 * kTile) {
         Float x = exp2(load<Float>(score) - reference), y = exp2(load<Float>(score + kTile) - reference);
         sum = sum + x + y;  // key by key: in pairs, later tokens could change a bit of it
-        if (lanes.dropout) {
+        if (dropout) {
           x = lanes.drop(position[i], x);
           y = lanes.drop(position[i + 1], y);
         }
         if (element == Element::kPair) {
-          store(score, make_pairs(x, y));
+          store(score, TwoHalves(x, y).pairs());
         } else {
           store(score, x);
           store(score + kTile, y);
@@ -513,8 +525,14 @@ inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row&
   }
 }
 
+template <Element element>
+inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count, Merge& merge) {
+  (p.dropout_scale != 0 ? softmax<element, true> : softmax<element, false>)(w, p, plan, row, count, merge);
+}
+
 // Adds the weighted values of a tile, in w.rows [kTile, size], to what other runs and rounds gave.
-inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, int64_t size, bool seen, bool finish) {
+inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, int64_t size, bool seen, bool finish,
+                       bool once) {
   const Tile& tile = w.tile;
   for (int i = 0; i < tile.count; ++i) {
     float* out = row.out.floats(tile.query[i]);
@@ -522,7 +540,9 @@ inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, i
     const float total = merge.total[i];
     const float factor = finish && total != 0 ? 1 / total : 1, old = merge.old_weight[i] * factor;
     if (merge.old_weight[i] == 0 && seen) {  // the first to be seen; what is there was never written
-      for (int64_t d = 0; d < row.v.size; ++d) out[d] = sum[d] * factor;
+      row.out.write(tile.query[i], sum, factor);
+    } else if (once) {
+      row.out.clear(tile.query[i]);
     } else if (seen) {
       for (int64_t d = 0; d < row.v.size; ++d) out[d] = out[d] * old + sum[d] * factor;
     } else if (factor != 1) {
@@ -542,7 +562,7 @@ inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const
   compute_scores(w.scores, w.run.k, w.tile.q_transposed, row.k.padded_size, w.stretches, count, w.ahead);
   softmax<Element::kFloat>(w, p, plan, row, count, merge);
   if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count);
-  merge_tile(w, row, merge, size, count, finish);
+  merge_tile(w, row, merge, size, count, finish, writes_queries_once(p));
 }
 
 }  // namespace

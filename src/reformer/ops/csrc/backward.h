@@ -33,7 +33,7 @@ struct WeightAndGradient {
 
 // Turns scores into weights, and gradients of weights into gradients of scores: in place, or, as bfloat16, the
 // former and latter along queries into w.scores and w.halves, and the latter in pairs of keys in place.
-template <Element element>
+template <Element element, bool dropout>
 inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count) {
   const Tile& tile = w.tile;
   alignas(64) float highest[kTile], inverse_total[kTile], delta[kTile];
@@ -54,9 +54,9 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
       const Float x = select(own, broadcast(kSelfScore), load<Float>(score) * kLog2E);
       Float weight = exp2(select(seen, x, broadcast(kMasked)) - reference) * factor;
       Float grad = load<Float>(grad_weight);
-      if (lanes.dropout) grad = lanes.drop(position, grad);
+      if (dropout) grad = lanes.drop(position, grad);
       grad = select(seen & ~own, weight * (grad - mean), Float{});
-      if (lanes.dropout) weight = lanes.drop(position, weight);
+      if (dropout) weight = lanes.drop(position, weight);
       return WeightAndGradient{weight, grad};
     };
     for (int s = 0; s < count; ++s) {
@@ -71,11 +71,12 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
         if (element == Element::kPair) {
           uint16_t* weights = (uint16_t*)(score - lane) + lane;
           uint16_t* gradients = (uint16_t*)(w.halves + (part.first_row + i) * kTile / 2) + lane;
-          store_halves(weights, a.weight);
-          store_halves(weights + 2 * kTile, b.weight);
-          store_halves(gradients, a.grad_score);
-          store_halves(gradients + kTile, b.grad_score);
-          store(grad_score, make_pairs(a.grad_score, b.grad_score));
+          const TwoHalves weight(a.weight, b.weight), grad(a.grad_score, b.grad_score);
+          store(weights, weight.first);
+          store(weights + 2 * kTile, weight.second);
+          store(gradients, grad.first);
+          store(gradients + kTile, grad.second);
+          store(grad_score, grad.pairs());
         } else {
           store(score, a.weight);
           store(score + kTile, b.weight);
@@ -87,11 +88,37 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
   }
 }
 
+template <Element element>
+inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& plan, const Row& row, int count) {
+  (p.dropout_scale != 0 ? weights_and_gradients<element, true>
+                        : weights_and_gradients<element, false>)(w, p, plan, row, count);
+}
+
+// The gradient of queries that see nothing.
+inline void unseeing_tile(const Problem& p, const Tile& tile, const Row& row) {
+  if (!writes_queries_once(p)) return;
+  for (int i = 0; i < tile.count; ++i) row.grad_q.clear(tile.query[i]);
+}
+
+// Adds what is in w.rows [kTile, size] to the gradients of a tile's queries.
+inline void add_query_gradients(const Workspace& w, const Problem& p, const Row& row, int64_t size) {
+  const bool once = writes_queries_once(p);
+  for (int i = 0; i < w.tile.count; ++i) {
+    if (once)
+      row.grad_q.write(w.tile.query[i], w.rows + i * size, 1);
+    else
+      add_row(row.grad_q.floats(w.tile.query[i]), w.rows + i * size, row.q.size);
+  }
+}
+
 inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row) {
   Tile& tile = w.tile;
   Run& run = w.run;
   const int count = find_stretches(w.stretches, tile, run);
-  if (!count) return;
+  if (!count) {
+    unseeing_tile(p, tile, row);
+    return;
+  }
   const int64_t D = row.q.padded_size, Dv = row.v.padded_size;
   tile.finite_q = fill_tile(tile.q, tile.q_transposed, tile, row.q);
   tile.finite_grad = fill_tile(tile.grad, tile.grad_transposed, tile, row.grad_out);
@@ -109,7 +136,7 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
                                          D, kTile);
   }
   weighted_sum(w.rows, w.grad_scores, run.k, D, run.finite_k, w.stretches, count);
-  for (int i = 0; i < tile.count; ++i) add_row(row.grad_q.floats(tile.query[i]), w.rows + i * D, row.q.size);
+  add_query_gradients(w, p, row, D);
 }
 
 }  // namespace

@@ -52,8 +52,10 @@ inline void backward(const Problem& p, const Plan& plan, const Group& group, flo
   const Row row(p, plan.row);
   const PairedWorkspace pairs(w, p);
   const int32_t step = (int32_t)max_run(p);
-  for (int32_t first = group.first_slot; first < group.stop_slot; first += step) {
+  int32_t first = group.first_slot;
+  do {
     const int32_t stop = group.stop_slot - first > step ? first + step : group.stop_slot;
+    const bool is_only = stop - first == group.stop_slot - group.first_slot;
     bool paired = kHasPairs && p.bfloat16;
     start_run(w.run, plan, first, stop);
     const int num_slots = (w.run.length + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
@@ -63,7 +65,7 @@ inline void backward(const Problem& p, const Plan& plan, const Group& group, flo
     for (int64_t query = group.first_query; query < group.stop_query; query += kTile) {
       const int64_t stop_query = query + kTile < group.stop_query ? query + kTile : group.stop_query;
       const int32_t stop_slot = plan.hi[stop_query - 1];
-      if (plan.lo[query] >= stop || stop_slot <= first) continue;
+      if (!is_only && (plan.lo[query] >= stop || stop_slot <= first)) continue;
       place_tile(w.tile, p, plan, query, stop_query);
       if (paired && !fill_paired_run(pairs, w.run, row, stop_slot)) {
         paired = false;  // from here on
@@ -90,7 +92,8 @@ inline void backward(const Problem& p, const Plan& plan, const Group& group, flo
       }
     }
     flush_gradients(w.run, row, num_flushed, w.run.num_filled);
-  }
+    first = stop;
+  } while (first < group.stop_slot);
 }
 
 }  // namespace

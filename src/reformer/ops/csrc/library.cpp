@@ -6,7 +6,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -25,7 +26,6 @@ extern const Kernels kAvx512Bf16;
 namespace {
 
 constexpr int64_t kLargePage = 1 << 21;
-constexpr int64_t kPlannedKeys = 1 << 16;      // of the rows that are worked on together, in all rounds
 constexpr int64_t kPart = 1 << 10;             // vectors of one task
 constexpr int64_t kQueriesWorthAThread = 1 << 9;
 constexpr int64_t kDecodedFloatsWorthAThread = 1 << 20;
@@ -58,168 +58,200 @@ struct Task {
   std::vector<Group> groups;
 };
 
-// Tasks of each step; those of one step never write to the same place. In the forward a step is a round. In
-// the backward it is every other group of a round, then the others, then, row by row, those that see keys of
-// other rounds.
+// Tasks of each step on a row; those of one step never write to the same place. In the forward a step is a
+// round. In the backward it is every other group of a round, then the others, then, as one task, those that see
+// keys of other rounds.
 std::vector<std::vector<Task>> schedule(const Problem& p, const Plans& plans, bool backward) {
   std::vector<std::vector<Task>> steps(p.R * (backward ? 3 : 1));
-  for (int64_t round = 0; round < p.R; ++round)
-    for (int64_t row = plans.first_row(); row < plans.first_row() + plans.num_rows(); ++row) {
-      const Plan& plan = plans.plan(row, round);
-      const std::vector<Group>& groups = plans.groups(row, round);
-      Task others{&plan, {}};
-      for (size_t i = 0; i < groups.size(); ++i) {
-        if (!backward)
-          steps[round].push_back({&plan, {groups[i]}});
-        else if (plans.sees_other_rounds(plan, groups[i]))
-          others.groups.push_back(groups[i]);
-        else
-          steps[3 * round + i % 2].push_back({&plan, {groups[i]}});
-      }
-      if (!others.groups.empty()) steps[3 * round + 2].push_back(others);
+  for (int64_t round = 0; round < p.R; ++round) {
+    const Plan& plan = plans.plan(round);
+    const std::vector<Group>& groups = plans.groups(round);
+    Task others{&plan, {}};
+    for (size_t i = 0; i < groups.size(); ++i) {
+      if (!backward)
+        steps[round].push_back({&plan, {groups[i]}});
+      else if (plans.sees_other_rounds(plan, groups[i]))
+        others.groups.push_back(groups[i]);
+      else
+        steps[3 * round + i % 2].push_back({&plan, {groups[i]}});
     }
+    if (!others.groups.empty()) steps[3 * round + 2].push_back(others);
+  }
   return steps;
 }
 
-int64_t count_parts(int64_t num_rows, int64_t T) { return num_rows * ((T + kPart - 1) / kPart); }
+int64_t count_parts(int64_t T) { return (T + kPart - 1) / kPart; }
 
-// Calls work(row, first, stop, worker) for parts of the T vectors of each row.
+// Calls work(first, stop, worker) for parts of T vectors.
 template <class Work>
-void for_parts(int64_t num_threads, int64_t num_rows, int64_t T, const Work& work) {
-  const int64_t count = count_parts(num_rows, T), parts = count_parts(1, T);
-  Team::run(std::min(num_threads, count), 1, [&](Team& team, int64_t worker) {
-    team.for_each(0, count, [&](int64_t i) {
-      const int64_t first = i % parts * kPart;
-      work(i / parts, first, std::min(first + kPart, T), worker);
-    });
+void for_parts(Team& team, int64_t worker, int64_t T, const Work& work) {
+  team.for_each(worker, count_parts(T), [&](int64_t i, int64_t worker) {
+    work(i * kPart, std::min((i + 1) * kPart, T), worker);
   });
 }
 
-// Some rows of a tensor of bfloat16, while kernels add to them in float32.
+// A row of a tensor [B, H, T, size] of bfloat16, while kernels add to it in float32.
 class Sums {
  public:
-  Sums(const Kernels& kernels, int64_t num_threads, int64_t H, int64_t max_vectors, int64_t size)
-      : kernels_(kernels), num_threads_(num_threads), H_(H), size_(size), scratch_(max_vectors * size) {}
+  Sums(const Rows& tensor, int64_t row, int64_t H, int64_t T, int64_t size, float* memory)
+      : tensor_(tensor), row_(row), H_(H), T_(T), size_(size), memory_(memory) {}
 
-  // Zeros, in the place of T vectors of each of the rows.
-  Rows begin(const Rows& tensor, int64_t first_row, int64_t num_rows, int64_t T) {
-    tensor_ = tensor;
-    first_row_ = first_row;
-    num_rows_ = num_rows;
-    T_ = T;
-    for_parts(num_threads_, num_rows, T, [&](int64_t row, int64_t first, int64_t stop, int64_t) {
-      std::fill(of_row(row) + first * size_, of_row(row) + stop * size_, 0.0f);
+  // Zeros, in the place of the row.
+  Rows begin(Team& team, int64_t worker) const {
+    for_parts(team, worker, T_, [&](int64_t first, int64_t stop, int64_t) {
+      std::fill(memory_ + first * size_, memory_ + stop * size_, 0.0f);
     });
-    return {of_row(-first_row), H_ * T * size_, T * size_, size_};
+    return {memory_ - row_ * T_ * size_, H_ * T_ * size_, T_ * size_, size_};
   }
 
   // Rounds the sums into the tensor.
-  void finish() const {
-    for_parts(num_threads_, num_rows_, T_, [&](int64_t row, int64_t first, int64_t stop, int64_t) {
-      kernels_.round(tensor_, H_, first_row_ + row, of_row(row), size_, first, stop);
+  void finish(const Kernels& kernels, Team& team, int64_t worker) const {
+    for_parts(team, worker, T_, [&](int64_t first, int64_t stop, int64_t) {
+      kernels.round(tensor_, H_, row_, memory_, size_, first, stop);
     });
   }
 
  private:
-  float* of_row(int64_t row) const { return scratch_.data + row * T_ * size_; }
-
-  const Kernels& kernels_;
-  int64_t num_threads_, H_, size_, first_row_ = 0, num_rows_ = 0, T_ = 0;
-  Rows tensor_{};
-  Scratch scratch_;
+  Rows tensor_;
+  int64_t row_, H_, T_, size_;
+  float* memory_;
 };
 
-bool same_buckets(const Problem& p) { return p.Tq == p.Tk && p.q_buckets.data == p.k_buckets.data; }
+// Zeros in a row of a tensor of bfloat16.
+void clear_row(const Rows& tensor, int64_t H, int64_t row, int64_t T, int64_t size) {
+  uint16_t* const data = (uint16_t*)tensor.data + row / H * tensor.batch + row % H * tensor.head;
+  for (int64_t i = 0; i < T; ++i) std::fill_n(data + i * tensor.token, size, 0);
+}
 
-void attend_rows(const Problem& p, int64_t first_row, int64_t num_rows, const Kernels& kernels,
-                 std::vector<Sorter>& sorters, const std::vector<Scratch>& scratch, bool backward) {
-  const int64_t num_queries = p.B * p.H * p.R * p.Tq;
-  const int64_t num_threads = std::min((int64_t)scratch.size(), 1 + num_queries / kQueriesWorthAThread);
-  Plans plans(p, first_row, num_rows);
-  Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
-    Sorter* keys = sorters.empty() ? nullptr : &sorters[2 * worker];
-    team.for_each(0, num_rows * p.R, [&](int64_t i) {
-      plans.make(first_row + i / p.R, i % p.R, keys, same_buckets(p) ? keys : keys + 1);
+// Attention of all rows. Several are worked on at once, each round by round, and workers without a row of their
+// own help with these.
+class Attention {
+ public:
+  // Each level has the queries behind those of the level before and keys from the first one on; the last level
+  // has all keys. `sums` is memory for as many rows as are worked on at once, `sums_of_row` floats for each.
+  Attention(const Problem* levels, int64_t num_levels, bool backward, float* sums, int64_t num_sums,
+            const Kernels& kernels, int64_t num_threads)
+      : levels_(levels, levels + num_levels),
+        last_(levels_.back()),
+        kernels_(kernels),
+        backward_(backward),
+        team_(std::min(num_threads, 1 + last_.B * last_.H * last_.R * max_queries(levels_) / kQueriesWorthAThread)),
+        scratch_(scratch_for(team_.size(), kernels.scratch_floats(last_))) {
+    const bool two_sorters = !std::all_of(levels_.begin(), levels_.end(), same_buckets);
+    if (last_.window != kLocal)
+      for (int64_t i = 0; i < 2 * team_.size(); ++i) sorters_.emplace_back(i % 2 && !two_sorters ? 0 : last_.Tk);
+    if (const int64_t of_row = sums_of_row(levels_, backward))
+      for (int64_t i = 0; (i + 1) * of_row <= num_sums; ++i) free_sums_.push_back(sums + i * of_row);
+  }
+
+  static int64_t sums_of_row(const std::vector<Problem>& levels, bool backward) {
+    const Problem& p = levels.back();
+    if (!p.bfloat16) return 0;
+    return (writes_queries_once(p) ? 0 : max_queries(levels) * (backward ? p.D : p.Dv)) +
+           (backward ? p.Tk * (p.D + p.Dv) : 0);
+  }
+
+  void run() {
+    const int64_t at_once = free_sums_.empty() ? INT64_MAX : (int64_t)free_sums_.size();
+    team_.for_each(0, last_.B * last_.H, [&](int64_t row, int64_t worker) { attend(row, worker); }, at_once);
+  }
+
+ private:
+  static int64_t max_queries(const std::vector<Problem>& levels) {
+    int64_t most = 0;
+    for (const Problem& p : levels) most = std::max(most, p.Tq);
+    return most;
+  }
+
+  void attend(int64_t row, int64_t worker) {
+    if (free_sums_.empty()) {
+      for (const Problem& p : levels_) attend(p, row, worker);
+      return;
+    }
+    float* const memory = take_sums();
+    float* of_queries = memory;
+    Problem p = last_;
+    if (backward_) {
+      const Sums of_keys(p.grad_k, row, p.H, p.Tk, p.D, memory);
+      const Sums of_values(p.grad_v, row, p.H, p.Tk, p.Dv, memory + p.Tk * p.D);
+      of_queries += p.Tk * (p.D + p.Dv);
+      const Rows grad_k = of_keys.begin(team_, worker), grad_v = of_values.begin(team_, worker);
+      for (Problem level : levels_) {
+        level.grad_k = grad_k;
+        level.grad_v = grad_v;
+        attend_in_sums(level, level.grad_q, p.D, row, worker, of_queries);
+      }
+      of_keys.finish(kernels_, team_, worker);
+      of_values.finish(kernels_, team_, worker);
+    } else {
+      for (Problem level : levels_) attend_in_sums(level, level.out, p.Dv, row, worker, of_queries);
+    }
+    const std::lock_guard lock(mutex_);
+    free_sums_.push_back(memory);
+  }
+
+  // `written` is the tensor of `level` that has a vector for each query.
+  void attend_in_sums(const Problem& level, Rows& written, int64_t size, int64_t row, int64_t worker, float* memory) {
+    if (writes_queries_once(level)) return attend(level, row, worker);
+    const Sums sums(written, row, level.H, level.Tq, size, memory);
+    written = sums.begin(team_, worker);
+    attend(level, row, worker);
+    sums.finish(kernels_, team_, worker);
+  }
+
+  void attend(const Problem& p, int64_t row, int64_t worker) {
+    if (backward_)
+      for_parts(team_, worker, p.Tq, [&](int64_t first, int64_t stop, int64_t) {
+        kernels_.delta(p, row, first, stop);
+      });
+    Plans plans(p, row);
+    team_.for_each(worker, p.R, [&](int64_t round, int64_t worker) {
+      Sorter* keys = sorters_.empty() ? nullptr : &sorters_[2 * worker];
+      plans.make(round, keys, same_buckets(p) ? keys : keys + 1);
     });
-  });
-  const std::vector<std::vector<Task>> steps = schedule(p, plans, backward);
-  Team::run(num_threads, (int64_t)steps.size(), [&](Team& team, int64_t worker) {
-    for (size_t step = 0; step < steps.size(); ++step)
-      team.for_each((int64_t)step, (int64_t)steps[step].size(), [&](int64_t i) {
-        const Task& task = steps[step][i];
-        for (const Group& group : task.groups)
-          (backward ? kernels.backward : kernels.forward)(p, *task.plan, group, scratch[worker].data);
-      });
-  });
-}
-
-// All levels of some rows, then of the next ones. Each level has the queries behind those of the level before
-// and keys from the first one on; the last level has all keys.
-void attend(const Problem* levels, int64_t num_levels, const Kernels& kernels, int64_t num_threads, bool backward) {
-  const Problem& last = levels[num_levels - 1];
-  const int64_t num_rows = last.B * last.H;
-  const int64_t rows_at_once = std::clamp<int64_t>(kPlannedKeys / (last.R * last.Tk), 1, num_rows);
-  int64_t max_queries = 0;
-  bool two_sorters = false;
-  for (int64_t level = 0; level < num_levels; ++level) {
-    const Problem& p = levels[level];
-    max_queries = std::max(max_queries, p.Tq);
-    two_sorters |= !same_buckets(p);
-    if (backward)
-      for_parts(num_threads, num_rows, p.Tq, [&](int64_t row, int64_t first, int64_t stop, int64_t) {
-        kernels.delta(p, row, first, stop);
+    if (p.bfloat16 && writes_queries_once(p) && plans.plan(0).num_queries < p.Tq)
+      clear_row(backward_ ? p.grad_q : p.out, p.H, row, p.Tq, backward_ ? p.D : p.Dv);
+    for (const std::vector<Task>& tasks : schedule(p, plans, backward_))
+      team_.for_each(worker, (int64_t)tasks.size(), [&](int64_t i, int64_t worker) {
+        for (const Group& group : tasks[i].groups)
+          (backward_ ? kernels_.backward : kernels_.forward)(p, *tasks[i].plan, group, scratch_[worker].data);
       });
   }
-  num_threads = std::min(num_threads, 1 + num_rows * last.R * max_queries / kQueriesWorthAThread);
-  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.scratch_floats(last));
-  std::vector<Sorter> sorters;
-  if (last.window != kLocal)
-    for (int64_t i = 0; i < 2 * num_threads; ++i) sorters.emplace_back(i % 2 && !two_sorters ? 0 : last.Tk);
 
-  const auto sums = [&](int64_t T, int64_t size) {
-    return Sums(kernels, num_threads, last.H, last.bfloat16 ? rows_at_once * T : 0, size);
-  };
-  Sums of_queries = sums(max_queries, backward ? last.D : last.Dv);
-  Sums of_keys = sums(backward ? last.Tk : 0, last.D), of_values = sums(backward ? last.Tk : 0, last.Dv);
-  for (int64_t row = 0; row < num_rows; row += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, num_rows - row);
-    Rows grad_k = last.grad_k, grad_v = last.grad_v;
-    if (last.bfloat16 && backward) {
-      grad_k = of_keys.begin(last.grad_k, row, count, last.Tk);
-      grad_v = of_values.begin(last.grad_v, row, count, last.Tk);
-    }
-    for (int64_t level = 0; level < num_levels; ++level) {
-      Problem p = levels[level];
-      p.grad_k = grad_k;
-      p.grad_v = grad_v;
-      Rows& written = backward ? p.grad_q : p.out;
-      if (p.bfloat16) written = of_queries.begin(written, row, count, p.Tq);
-      attend_rows(p, row, count, kernels, sorters, scratch, backward);
-      if (p.bfloat16) of_queries.finish();
-    }
-    if (last.bfloat16 && backward) {
-      of_keys.finish();
-      of_values.finish();
-    }
+  float* take_sums() {
+    const std::lock_guard lock(mutex_);
+    float* const memory = free_sums_.back();
+    free_sums_.pop_back();
+    return memory;
   }
-}
+
+  const std::vector<Problem> levels_;
+  const Problem& last_;
+  const Kernels& kernels_;
+  const bool backward_;
+  Team team_;
+  const std::vector<Scratch> scratch_;
+  std::vector<Sorter> sorters_;
+  std::mutex mutex_;
+  std::vector<float*> free_sums_;
+};
 
 void hash(const HashProblem& p, const Kernels& kernels, int64_t num_threads) {
-  num_threads = std::min(num_threads, count_parts(p.B * p.H, p.T));
-  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.hash_scratch_floats(p));
-  for_parts(num_threads, p.B * p.H, p.T, [&](int64_t row, int64_t first, int64_t stop, int64_t worker) {
-    kernels.hash(p, row, first, stop, scratch[worker].data);
+  const int64_t parts = count_parts(p.T);
+  Team team(std::min(num_threads, p.B * p.H * parts));
+  const std::vector<Scratch> scratch = scratch_for(team.size(), kernels.hash_scratch_floats(p));
+  team.for_each(0, p.B * p.H * parts, [&](int64_t i, int64_t worker) {
+    const int64_t first = i % parts * kPart;
+    kernels.hash(p, i / parts, first, std::min(first + kPart, p.T), scratch[worker].data);
   });
 }
 
 void decode(const DecodeProblem& p, const Kernels& kernels, int64_t num_threads) {
   const int64_t num_rows = p.B * p.H;
   const int64_t num_floats = num_rows * 2 * p.D * (p.R ? p.R * p.ring_width : p.L);
-  num_threads = std::min({num_threads, num_rows, 1 + num_floats / kDecodedFloatsWorthAThread});
-  const std::vector<Scratch> scratch = scratch_for(num_threads, kernels.decode_scratch_floats(p));
-  Team::run(num_threads, 1, [&](Team& team, int64_t worker) {
-    team.for_each(0, num_rows, [&](int64_t row) { kernels.decode(p, row, scratch[worker].data); });
-  });
+  Team team(std::min({num_threads, num_rows, 1 + num_floats / kDecodedFloatsWorthAThread}));
+  const std::vector<Scratch> scratch = scratch_for(team.size(), kernels.decode_scratch_floats(p));
+  team.for_each(0, num_rows, [&](int64_t row, int64_t worker) { kernels.decode(p, row, scratch[worker].data); });
 }
 
 // Instruction sets that were compiled and that this processor has, the best one first.
@@ -267,10 +299,15 @@ REFORMER_API const char* reformer_instruction_set(int64_t i) {
   return i < (int64_t)available.size() ? available[i]->name : nullptr;
 }
 
-REFORMER_API int32_t reformer_attend(const reformer::Problem* levels, int64_t num_levels, int64_t backward,
-                                     int64_t instruction_set, int64_t num_threads) {
+// How much memory a row takes in reformer_attend, in floats.
+REFORMER_API int64_t reformer_sums_of_row(const reformer::Problem* levels, int64_t num_levels, int64_t backward) {
+  return reformer::Attention::sums_of_row({levels, levels + num_levels}, backward);
+}
+
+REFORMER_API int32_t reformer_attend(const reformer::Problem* levels, int64_t num_levels, int64_t backward, float* sums,
+                                     int64_t num_sums, int64_t instruction_set, int64_t num_threads) {
   return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
-    reformer::attend(levels, num_levels, kernels, num_threads, backward);
+    reformer::Attention(levels, num_levels, backward, sums, num_sums, kernels, num_threads).run();
   });
 }
 

@@ -10,6 +10,9 @@
 namespace reformer {
 namespace {
 
+typedef uint16_t ManyHalves __attribute__((vector_size(4 * kLanes)));
+constexpr uint16_t kExponent = 0x7f80;  // of NaN and infinity
+
 // Vectors as bfloat16 [count, size], and as pairs [count / 2, size] of float places.
 struct PairedVectors {
   uint16_t* plain;
@@ -19,18 +22,19 @@ struct PairedVectors {
   PairedVectors(float* memory, int64_t count, int64_t size)
       : plain((uint16_t*)memory), pairs(memory + count * size / 2), size(size) {}
 
-  // Stores vector i and, where it is the second of two, the pairs of both.
-  void gather(const Vectors& from, int32_t position, int i, Float& check) const {
+  // Stores vector i and, where it is the second of two, the pairs of both. `check` gets bits where an element is NaN
+  // or infinite.
+  void gather(const Vectors& from, int32_t position, int i, ManyHalves& check) const {
     const uint16_t* data = (const uint16_t*)(from.data + position * from.step);
     uint16_t* to = plain + i * size;
-    for (int64_t d = 0; d < size; d += kLanes) {
-      Halves x{};
-      if (d + kLanes <= from.size)
-        x = load<Halves>(data + d);
+    for (int64_t d = 0; d < size; d += 2 * kLanes) {
+      ManyHalves x{};
+      if (d + 2 * kLanes <= from.size)
+        x = load<ManyHalves>(data + d);
       else if (d < from.size)
         __builtin_memcpy(&x, data + d, (from.size - d) * sizeof(uint16_t));
       store(to + d, x);
-      check += (Float)(__builtin_convertvector(x, Uint) << 16) * Float{};
+      check |= (ManyHalves)((x & kExponent) == kExponent);
     }
     if (i % 2) pair(i);
   }
@@ -41,10 +45,14 @@ struct PairedVectors {
   }
 
   void pair(int i) const {
+    constexpr auto lanes = std::make_integer_sequence<int, 2 * kLanes>{};
     const uint16_t *first = plain + (i - 1) * size, *second = first + size;
-    for (int64_t d = 0; d < size; d += kLanes)
-      store(pairs + i / 2 * size + d, (Float)(__builtin_convertvector(load<Halves>(first + d), Uint) |
-                                              __builtin_convertvector(load<Halves>(second + d), Uint) << 16));
+    float* to = pairs + i / 2 * size;
+    for (int64_t d = 0; d < size; d += 2 * kLanes) {
+      const ManyHalves x = load<ManyHalves>(first + d), y = load<ManyHalves>(second + d);
+      store(to + d, interleave<false>(x, y, lanes));
+      store(to + d + kLanes, interleave<true>(x, y, lanes));
+    }
   }
 };
 
@@ -63,7 +71,7 @@ inline bool fill_paired_run(const PairedWorkspace& pairs, Run& run, const Row& r
   const int stop = stop_slot - run.first < run.length ? stop_slot - run.first : run.length;
   if (stop <= run.num_filled) return true;
   constexpr int kAhead = 8;
-  Float check{};
+  ManyHalves check{};
   for (int i = run.num_filled; i < stop; ++i) {
     if (i + kAhead < stop) {
       row.k.prefetch(run.position[i + kAhead]);
@@ -83,7 +91,7 @@ inline bool fill_paired_run(const PairedWorkspace& pairs, Run& run, const Row& r
 
 // The vectors of a tile's queries, gathered, and transposed to [size / 2, kTile] pairs.
 inline bool fill_paired_tile(const PairedVectors& to, float* transposed, const Tile& tile, const Vectors& from) {
-  Float check{};
+  ManyHalves check{};
   for (int i = 0; i < tile.count; ++i) to.gather(from, tile.query[i], i, check);
   for (int i = tile.count; i < kTile; ++i) to.clear(i);
   transpose_tile(transposed, (const float*)to.plain, to.size / 2);
@@ -125,7 +133,7 @@ inline bool paired_forward_tile(Workspace& w, const Problem& p, const Plan& plan
   paired_scores(w.scores, pairs.k, w.tile.q_transposed, w, count);
   softmax<Element::kPair>(w, p, plan, row, count, merge);
   paired_sum(w.rows, size, w.scores, pairs.v, w.stretches, count);
-  merge_tile(w, row, merge, size, count, finish);
+  merge_tile(w, row, merge, size, count, finish, writes_queries_once(p));
   return true;
 }
 
@@ -133,7 +141,10 @@ inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& pla
   const PairedWorkspace pairs(w, p);
   Tile& tile = w.tile;
   const int count = find_stretches(w.stretches, tile, w.run);
-  if (!count) return true;
+  if (!count) {
+    unseeing_tile(p, tile, row);
+    return true;
+  }
   if (!fill_paired_tile(pairs.q, tile.q_transposed, tile, row.q)) return false;
   if (!fill_paired_tile(pairs.grad, tile.grad_transposed, tile, row.grad_out)) return false;
   const int64_t D = row.k.padded_size, Dv = row.v.padded_size;
@@ -150,7 +161,7 @@ inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& pla
                                         pairs.q.size, part.length, D, kTile);
   }
   paired_sum(w.rows, D, w.grad_scores, pairs.k, w.stretches, count);
-  for (int i = 0; i < tile.count; ++i) add_row(row.grad_q.floats(tile.query[i]), w.rows + i * D, row.q.size);
+  add_query_gradients(w, p, row, D);
   return true;
 }
 

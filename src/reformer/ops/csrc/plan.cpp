@@ -57,38 +57,36 @@ int64_t Sorter::sort(const Problem& p, const Buckets& buckets, int64_t row, int6
   return count;
 }
 
-Plans::Plans(const Problem& p, int64_t first_row, int64_t num_rows)
+Plans::Plans(const Problem& p, int64_t row)
     : p_(p),
-      first_row_(first_row),
-      num_rows_(num_rows),
-      keys_(new int32_t[num_rows * p.R * p.Tk]),
-      queries_(new int32_t[num_rows * p.R * p.Tq]),
-      lo_(new int32_t[num_rows * p.R * p.Tq]),
-      hi_(new int32_t[num_rows * p.R * p.Tq]),
-      plans_(num_rows * p.R),
-      groups_(num_rows * p.R) {
+      row_(row),
+      keys_(new int32_t[p.R * p.Tk]),
+      queries_(new int32_t[p.R * p.Tq]),
+      lo_(new int32_t[p.R * p.Tq]),
+      hi_(new int32_t[p.R * p.Tq]),
+      plans_(p.R),
+      groups_(p.R) {
   if (!p.correct_duplicates) return;
-  slot_of_key_.reset(new int32_t[num_rows * p.R * p.Tk]);
-  std::fill_n(slot_of_key_.get(), num_rows * p.R * p.Tk, -1);
-  lo_of_query_.reset(new int32_t[num_rows * p.R * p.Tq]());
-  hi_of_query_.reset(new int32_t[num_rows * p.R * p.Tq]());
+  slot_of_key_.reset(new int32_t[p.R * p.Tk]);
+  std::fill_n(slot_of_key_.get(), p.R * p.Tk, -1);
+  lo_of_query_.reset(new int32_t[p.R * p.Tq]());
+  hi_of_query_.reset(new int32_t[p.R * p.Tq]());
 }
 
-void Plans::make(int64_t row, int64_t round, Sorter* keys, Sorter* queries) {
-  const int64_t place = row - first_row_, index = place * p_.R + round;
-  Plan& plan = plans_[index];
-  plan.row = row;
+void Plans::make(int64_t round, Sorter* keys, Sorter* queries) {
+  Plan& plan = plans_[round];
+  plan.row = row_;
   plan.round = round;
-  plan.keys = keys_.get() + place * p_.R * p_.Tk;
-  plan.queries = queries_.get() + index * p_.Tq;
-  plan.lo = lo_.get() + index * p_.Tq;
-  plan.hi = hi_.get() + index * p_.Tq;
-  plan.num_slots = p_.R * count_real(p_, row);
-  plan.slot_of_key = p_.correct_duplicates ? slot_of_key_.get() + place * p_.R * p_.Tk : nullptr;
-  plan.lo_of_query = p_.correct_duplicates ? lo_of_query_.get() + place * p_.R * p_.Tq : nullptr;
-  plan.hi_of_query = p_.correct_duplicates ? hi_of_query_.get() + place * p_.R * p_.Tq : nullptr;
+  plan.keys = keys_.get();
+  plan.queries = queries_.get() + round * p_.Tq;
+  plan.lo = lo_.get() + round * p_.Tq;
+  plan.hi = hi_.get() + round * p_.Tq;
+  plan.num_slots = p_.R * count_real(p_, row_);
+  plan.slot_of_key = slot_of_key_.get();
+  plan.lo_of_query = lo_of_query_.get();
+  plan.hi_of_query = hi_of_query_.get();
   const int64_t num_keys = plan.num_slots / p_.R, first_slot = round * num_keys;
-  int32_t* slots = keys_.get() + place * p_.R * p_.Tk + first_slot;
+  int32_t* slots = keys_.get() + first_slot;
   if (p_.window == kBucket)
     make_bucket(plan, slots, *keys, *queries);
   else if (p_.window == kChunk)
@@ -96,7 +94,7 @@ void Plans::make(int64_t row, int64_t round, Sorter* keys, Sorter* queries) {
   else
     make_local(plan, slots);
   if (p_.correct_duplicates) note_duplicates(plan, first_slot, num_keys);
-  cut_into_groups(plan, groups_[index]);
+  cut_into_groups(plan, groups_[round]);
 }
 
 void Plans::make_bucket(Plan& plan, int32_t* keys, Sorter& key_sorter, Sorter& query_sorter) {
@@ -169,25 +167,29 @@ void Plans::make_local(Plan& plan, int32_t* keys) {
 }
 
 void Plans::note_duplicates(const Plan& plan, int64_t first_slot, int64_t num_keys) {
-  const int64_t row = plan.row - first_row_, index = row * p_.R + plan.round;
   for (int64_t i = 0; i < num_keys; ++i)
-    slot_of_key_[index * p_.Tk + plan.keys[first_slot + i]] = (int32_t)(first_slot + i);
+    slot_of_key_[plan.round * p_.Tk + plan.keys[first_slot + i]] = (int32_t)(first_slot + i);
   for (int64_t i = 0; i < plan.num_queries; ++i) {
-    lo_of_query_[index * p_.Tq + plan.queries[i]] = plan.lo[i];
-    hi_of_query_[index * p_.Tq + plan.queries[i]] = plan.hi[i];
+    lo_of_query_[plan.round * p_.Tq + plan.queries[i]] = plan.lo[i];
+    hi_of_query_[plan.round * p_.Tq + plan.queries[i]] = plan.hi[i];
   }
 }
 
 // Groups are long enough that two with one between them never see the same slot: then every other group can
-// be worked on at once, even where they add to the gradients of their keys.
+// be worked on at once, even where they add to the gradients of their keys. Those that see other rounds cannot,
+// so these are no longer than they must be.
 void Plans::cut_into_groups(const Plan& plan, std::vector<Group>& groups) const {
   const int64_t n = plan.num_queries, most = max_run(p_);
   int64_t stop_of_previous = INT_MIN;
   const auto next_tile = [&](int64_t i) { return std::min<int64_t>(i + kTile, n); };
+  const auto sees_other_rounds = [&](int64_t i) {  // the tile from i on
+    return this->sees_other_rounds(plan, {0, 0, plan.lo[i], plan.hi[next_tile(i) - 1]});
+  };
   for (int64_t first = 0, stop; first < n; first = stop) {
     stop = next_tile(first);
     while (stop < n && (plan.lo[stop] < stop_of_previous ||
-                        (plan.hi[next_tile(stop) - 1] - plan.lo[first] <= most && stop - first < most)))
+                        (plan.hi[next_tile(stop) - 1] - plan.lo[first] <= most && stop - first < most &&
+                         sees_other_rounds(stop) == sees_other_rounds(first))))
       stop = next_tile(stop);
     groups.push_back({(int32_t)first, (int32_t)stop, plan.lo[first], plan.hi[stop - 1]});
     stop_of_previous = plan.hi[stop - 1];

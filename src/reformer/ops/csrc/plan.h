@@ -27,21 +27,17 @@ class Sorter {
   uint64_t lowest_ = 0;
 };
 
-// The plans of consecutive rows, in all rounds.
+// The plans of a row, in all rounds.
 class Plans {
  public:
-  Plans(const Problem& p, int64_t first_row, int64_t num_rows);
+  Plans(const Problem& p, int64_t row);
 
-  // Plans one row and round. The sorters may be one where queries and keys have the same buckets, and null for
-  // local windows.
-  void make(int64_t row, int64_t round, Sorter* keys, Sorter* queries);
+  // Plans one round. The sorters may be one where queries and keys have the same buckets, and null for local
+  // windows.
+  void make(int64_t round, Sorter* keys, Sorter* queries);
 
-  const Plan& plan(int64_t row, int64_t round) const { return plans_[(row - first_row_) * p_.R + round]; }
-  const std::vector<Group>& groups(int64_t row, int64_t round) const {
-    return groups_[(row - first_row_) * p_.R + round];
-  }
-  int64_t first_row() const { return first_row_; }
-  int64_t num_rows() const { return num_rows_; }
+  const Plan& plan(int64_t round) const { return plans_[round]; }
+  const std::vector<Group>& groups(int64_t round) const { return groups_[round]; }
 
   // Whether a group sees slots that belong to another round: such a slot may hold any key.
   bool sees_other_rounds(const Plan& plan, const Group& group) const;
@@ -54,8 +50,8 @@ class Plans {
   void note_duplicates(const Plan& plan, int64_t first_slot, int64_t num_keys);
 
   const Problem& p_;
-  const int64_t first_row_, num_rows_;
-  std::unique_ptr<int32_t[]> keys_, queries_, lo_, hi_;                // [rows, R, Tk or Tq]
+  const int64_t row_;
+  std::unique_ptr<int32_t[]> keys_, queries_, lo_, hi_;                 // [R, Tk or Tq]
   std::unique_ptr<int32_t[]> slot_of_key_, lo_of_query_, hi_of_query_;  // likewise, or null
   std::vector<Plan> plans_;
   std::vector<std::vector<Group>> groups_;

@@ -1,55 +1,144 @@
-// Threads that run the same program and share out the tasks of its steps.
+// Threads that share out tasks, and the tasks of tasks.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
-#include <barrier>
 #include <cstdint>
-#include <latch>
-#include <memory>
+#include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#ifdef REFORMER_X86
+#include <immintrin.h>
+#endif
 
 namespace reformer {
 
 class Team {
  public:
-  // Runs program(team, worker) in up to `num_threads` threads, this one included. Each must call the same
-  // steps, at most `max_steps` of them.
-  template <class Program>
-  static void run(int64_t num_threads, int64_t max_steps, const Program& program) {
-    std::unique_ptr<Team> team;
-    std::latch ready(1);
-    std::vector<std::thread> threads;
+  // Up to `num_threads` workers; number 0 is the caller's thread.
+  explicit Team(int64_t num_threads) {
     try {
-      threads.reserve(num_threads);
+      threads_.reserve(num_threads);
       for (int64_t worker = 1; worker < num_threads; ++worker)
-        threads.emplace_back([&, worker] {
-          ready.wait();
-          program(*team, worker);
-        });
+        threads_.emplace_back([this, worker] { serve(worker); });
     } catch (const std::system_error&) {  // the system gives no more threads
     }
-    team.reset(new Team((int64_t)threads.size() + 1, max_steps));
-    ready.count_down();
-    program(*team, 0);
-    for (auto& thread : threads) thread.join();
   }
 
-  // Calls work(i) for each i below `count`, in some thread, and waits until all are done.
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  ~Team() {
+    stopped_ = true;
+    note_change();
+    for (auto& thread : threads_) thread.join();
+  }
+
+  int64_t size() const { return (int64_t)threads_.size() + 1; }
+
+  // Calls work(i, worker) for each i below `count`, no more than `at_once` at a time, and returns when all are
+  // done. `worker` is the number of the calling thread. A task may share out tasks of its own, which workers
+  // without anything else to do then take. Throws bad_alloc where a task did.
   template <class Work>
-  void for_each(int64_t step, int64_t count, const Work& work) {
-    for (int64_t i; (i = next_[step].fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
-    wait();
+  void for_each(int64_t worker, int64_t count, const Work& work, int64_t at_once = INT64_MAX) {
+    if (count <= 1 || threads_.empty()) {
+      for (int64_t i = 0; i < count; ++i) work(i, worker);
+      return;
+    }
+    Job job{[](const void* work, int64_t i, int64_t worker) { (*static_cast<const Work*>(work))(i, worker); },
+            &work, count, at_once};
+    {
+      const std::lock_guard lock(mutex_);
+      jobs_.push_back(&job);
+    }
+    note_change();
+    // Of the jobs since this one only: they are parts of its tasks, or as small.
+    for (;;) {
+      const int64_t change = num_changes_.load(std::memory_order_acquire);
+      if (help(worker, &job)) continue;
+      if (is_done(job)) break;
+      await(change);
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+    }
+    if (job.failed) throw std::bad_alloc();
   }
-
-  void wait() { barrier_.arrive_and_wait(); }
 
  private:
-  Team(int64_t size, int64_t max_steps) : barrier_(size), next_(new std::atomic<int64_t>[max_steps]()) {}
+  struct Job {
+    void (*call)(const void* work, int64_t i, int64_t worker);
+    const void* work;
+    int64_t count, at_once;
+    int64_t next = 0, running = 0;
+    bool failed = false;
+  };
 
-  std::barrier<> barrier_;
-  std::unique_ptr<std::atomic<int64_t>[]> next_;
+  // Does a task of the jobs from `first` on, or of all; false where there is none to do.
+  bool help(int64_t worker, const Job* first = nullptr) {
+    std::unique_lock lock(mutex_);
+    const auto start = first ? std::find(jobs_.begin(), jobs_.end(), first) : jobs_.begin();
+    const auto found = std::find_if(start, jobs_.end(), [](const Job* job) {
+      return job->next < job->count && job->running < job->at_once;
+    });
+    if (found == jobs_.end()) return false;
+    Job& job = **found;
+    const int64_t i = job.next++;
+    ++job.running;
+    lock.unlock();
+    bool failed = false;
+    try {
+      job.call(job.work, i, worker);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+    lock.lock();
+    job.failed |= failed;
+    --job.running;
+    lock.unlock();  // the job may be gone from here on
+    note_change();
+    return true;
+  }
+
+  bool is_done(const Job& job) {
+    const std::lock_guard lock(mutex_);
+    return job.next == job.count && !job.running;
+  }
+
+  void serve(int64_t worker) {
+    for (;;) {
+      const int64_t change = num_changes_.load(std::memory_order_acquire);
+      if (stopped_) return;
+      if (!help(worker)) await(change);
+    }
+  }
+
+  void note_change() {
+    num_changes_.fetch_add(1, std::memory_order_release);
+    num_changes_.notify_all();
+  }
+
+  // Waits for a change after `change`: awake at first, since waking up takes longer than most tasks.
+  void await(int64_t change) const {
+    constexpr int kPauses = 1000;  // some 20 to 50 us
+    for (int i = 0; i < kPauses; ++i) {
+      if (num_changes_.load(std::memory_order_acquire) != change) return;
+#ifdef REFORMER_X86
+      _mm_pause();
+#endif
+    }
+    num_changes_.wait(change, std::memory_order_acquire);
+  }
+
+  std::vector<std::thread> threads_;
+  std::mutex mutex_;
+  std::vector<Job*> jobs_;  // the oldest first
+  std::atomic<int64_t> num_changes_ = 0;
+  std::atomic<bool> stopped_ = false;
 };
 
 }  // namespace reformer

@@ -11,6 +11,9 @@
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
+#if defined(__AVX512DQ__) && REFORMER_LANES == 16
+#define REFORMER_AVX512DQ
+#endif
 
 namespace reformer {
 namespace {
@@ -51,10 +54,16 @@ inline Float max(Float a, Float b) {
 // 2^x for x <= 0, to an ulp; below 2^-126 some number from 0 to 2^-126, and 0 for -infinity; NaN for NaN.
 // Reduced to [-1/2, 1/2] (Cody and Waite), where a fitted polynomial has constant term 1: 2^0 is exact.
 inline Float exp2(Float x) {
+#ifdef REFORMER_AVX512DQ
+  constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const Float n = (Float)_mm512_maskz_roundscale_ps(0xffff, (__m512)x, nearest);
+  const Float f = (Float)_mm512_maskz_reduce_ps(0xffff, (__m512)x, nearest);  // x - n, or 0 for -infinity
+#else
   x = max(broadcast(-127.0f), x);
   const Float shift = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Float shifted = x + shift;
   const Float f = x - (shifted - shift);
+#endif
   Float p = broadcast(1.5353362e-4f);
   p = p * f + broadcast(1.3398874e-3f);
   p = p * f + broadcast(9.6184374e-3f);
@@ -62,13 +71,19 @@ inline Float exp2(Float x) {
   p = p * f + broadcast(2.4022648e-1f);
   p = p * f + broadcast(6.9314720e-1f);
   p = p * f + broadcast(1.0f);
+#ifdef REFORMER_AVX512DQ
+  return (Float)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)n);
+#else
   const Float scaled = (Float)((Int)p + (Int)((Uint)shifted << 23));
   return scaled + f * Float{};  // the shift may have lost a NaN
+#endif
 }
 
-template <bool High, int... I>
-inline Float interleave(Float a, Float b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, ((High ? kLanes / 2 : 0) + I / 2 + (I % 2 ? kLanes : 0))...);
+// The elements of the lower or upper halves of two vectors in turn; the sequence has a number for each of a vector.
+template <bool High, class V, int... I>
+inline V interleave(V a, V b, std::integer_sequence<int, I...>) {
+  constexpr int size = sizeof...(I);
+  return __builtin_shufflevector(a, b, ((High ? size / 2 : 0) + I / 2 + (I % 2 ? size : 0))...);
 }
 
 // Transposes a square: each step interleaves the upper with the lower half of the rows, which rotates the
