@@ -6,6 +6,13 @@ import torch
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings, rotate
 
 
+def _positions(embeddings: torch.nn.Module, length: int, seed: int | None) -> torch.Tensor:
+    """What `[length, 7]` zeros get; 3 features for learned ones."""
+    features = 7 if isinstance(embeddings, AxialPositionEmbeddings) else 3
+    found: torch.Tensor = embeddings(torch.zeros(1, length, features), seed)
+    return found[0]
+
+
 def _axial(dropout: float = 0.0) -> AxialPositionEmbeddings:
     torch.manual_seed(0)
     embeddings = AxialPositionEmbeddings((5, 7), (3, 4), dropout=dropout)
@@ -17,7 +24,7 @@ def _axial(dropout: float = 0.0) -> AxialPositionEmbeddings:
 @pytest.mark.parametrize("length", [1, 2, 6, 7, 8, 13, 20, 34, 35])
 def test_axial_embeddings_are_a_row_beside_a_column(length: int) -> None:
     embeddings = _axial()
-    found = embeddings(length, None)
+    found = _positions(embeddings, length, None)
     assert found.shape == (length, 7)
     rows, columns = embeddings.weights
     for p in range(length):
@@ -27,38 +34,56 @@ def test_axial_embeddings_are_a_row_beside_a_column(length: int) -> None:
 
 def test_axial_gradients_reach_what_was_used_and_no_more() -> None:
     embeddings = _axial()
-    embeddings(10, None).sum().backward()
+    _positions(embeddings, 10, None).sum().backward()
     rows, columns = (weight.grad for weight in embeddings.weights)
     assert rows[:, 0, 0].tolist() == [7, 3, 0, 0, 0]  # type: ignore[index]
     assert columns[0, :, 0].tolist() == [2, 2, 2, 1, 1, 1, 1]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("length", [3, 7, 20, 35])
+def test_axial_positions_are_added_with_the_gradients_of_a_sum(length: int) -> None:
+    embeddings = _axial().double()
+    x = torch.randn(2, length, 7, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(2, length, 7, dtype=torch.float64)
+    added = embeddings(x, None)
+    p = torch.arange(length)
+    expected = x + embeddings.at(p)
+    torch.testing.assert_close(added, expected, rtol=0, atol=0)
+    inputs = (x, *embeddings.weights)
+    for found, wanted in zip(
+        torch.autograd.grad(added, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+    with_transform = torch.func.vmap(lambda row: embeddings(row[None], None)[0])(x)
+    torch.testing.assert_close(with_transform, expected, rtol=0, atol=0)
+
+
 def test_axial_dropout_drops_features_of_whole_rows_and_columns() -> None:
     embeddings = _axial(dropout=0.5)
-    found, again, other = embeddings(35, 1), embeddings(35, 1), embeddings(35, 2)
+    found, again, other = (_positions(embeddings, 35, seed) for seed in (1, 1, 2))
     assert torch.equal(found, again)
     assert not torch.equal(found, other)
     grid = found.view(5, 7, 7)
     assert (grid[:, :, :3] == grid[:, :1, :3]).all()
     assert (grid[:, :, 3:] == grid[:1, :, 3:]).all()
-    ratio = grid / embeddings(35, None).view(5, 7, 7)
+    ratio = grid / _positions(embeddings, 35, None).view(5, 7, 7)
     torch.testing.assert_close(ratio, ratio.round())
     assert set(ratio.round().unique().tolist()) == {0.0, 2.0}
 
 
 def test_too_many_positions_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"36 positions do not fit axial_pos_shape \(5, 7\), which holds 35"):
-        _axial()(36, None)
+        _positions(_axial(), 36, None)
     learned = LearnedPositionEmbeddings(4, 3, dropout=0.0)
     with pytest.raises(ValueError, match="5 positions are more than max_position_embeddings=4"):
-        learned(5, None)
+        _positions(learned, 5, None)
 
 
 def test_learned_embeddings() -> None:
     learned = LearnedPositionEmbeddings(10, 3, dropout=0.5)
-    assert torch.equal(learned(6, None), learned.embedding.weight[:6])
-    assert torch.equal(learned(6, 1), learned(6, 1))
-    assert (learned(6, 1) == 0).any()
+    assert torch.equal(_positions(learned, 6, None), learned.embedding.weight[:6])
+    assert torch.equal(_positions(learned, 6, 1), _positions(learned, 6, 1))
+    assert (_positions(learned, 6, 1) == 0).any()
 
 
 class TestRotary:

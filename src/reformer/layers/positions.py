@@ -1,7 +1,7 @@
 """Where a token stands: axial, learned or rotary positions, at any length."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.randomness import derive, dropout
+from reformer.ops.large_tensors import new_empty
+from reformer.ops.transforms import inside_transform
 
 _POSITIONS_AT_ONCE = 1 << 14  # whose angles are computed, in float64
 
@@ -34,30 +36,67 @@ class AxialPositionEmbeddings(nn.Module):
             [nn.Parameter(torch.ones(n0, 1, d0)), nn.Parameter(torch.ones(1, n1, d1))]
         )
 
-    def forward(self, length: int, seed: int | None) -> Tensor:
-        """Embeddings `[length, d]` of the first positions.
+    def forward(self, x: Tensor, seed: int | None) -> Tensor:
+        """Add to vectors `[B, T, d]` what they get for their positions.
 
         Raises:
             ValueError: the grid has fewer positions.
         """
         n0, n1 = self.shape
+        length = x.shape[1]
         if length > n0 * n1:
             raise ValueError(
                 f"{length} positions do not fit axial_pos_shape {self.shape}, which holds {n0 * n1}; "
                 'give it a larger shape, or position_embedding_type "rotary" or "none"'
             )
-        num_rows = math.ceil(length / n1)
-        rows, columns = self.weights[0][:num_rows], self.weights[1]
-        rows = dropout(rows, self.dropout, None if seed is None else derive(seed, 0))
-        columns = dropout(columns, self.dropout, None if seed is None else derive(seed, 1))
-        grid = torch.cat([rows.expand(-1, n1, -1), columns.expand(num_rows, -1, -1)], dim=-1).flatten(0, 1)
-        return grid if len(grid) == length else grid[:length]  # whose gradient would be copied
+        rows, columns = self.weights[0][: math.ceil(length / n1)], self.weights[1]
+        rows = dropout(rows, self.dropout, None if seed is None else derive(seed, 0))[:, 0]
+        columns = dropout(columns, self.dropout, None if seed is None else derive(seed, 1))[0]
+        if torch.compiler.is_compiling() or inside_transform():
+            grid = torch.cat([rows[:, None].expand(-1, n1, -1), columns.expand(len(rows), -1, -1)], dim=-1)
+            return x + grid.flatten(0, 1)[:length]
+        return _AddGrid.apply(x, rows, columns)  # type: ignore[no-any-return]
 
     def at(self, positions: Tensor) -> Tensor:
         """Embeddings `[..., d]` of positions int64 `[...]` below n0 * n1, in evaluation."""
         n1 = self.shape[1]
         rows, columns = self.weights[0][:, 0], self.weights[1][0]
         return torch.cat([rows[positions // n1], columns[positions % n1]], dim=-1)
+
+
+class _AddGrid(torch.autograd.Function):
+    """x `[B, T, d]` plus rows `[n, d0]` beside columns `[n1, d1]` of a grid, which is never made."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.x_dtype, ctx.sizes = x.dtype, (rows.shape, columns.shape)
+        out = new_empty(x, x.shape, torch.promote_types(x.dtype, rows.dtype))
+        d0 = rows.shape[1]
+        for tokens, of_rows, width in _whole_rows_and_rest(x.shape[1], len(columns)):
+            of_x, of_out = (t[:, tokens].unflatten(1, (-1, width)) for t in (x, out))
+            torch.add(of_x[..., :d0], rows[of_rows, None], out=of_out[..., :d0])
+            torch.add(of_x[..., d0:], columns[:width], out=of_out[..., d0:])
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        grad_rows, grad_columns = (grad.new_zeros(size) for size in ctx.sizes)
+        d0 = grad_rows.shape[1]
+        for tokens, of_rows, width in _whole_rows_and_rest(grad.shape[1], len(grad_columns)):
+            of_grad = grad[:, tokens].unflatten(1, (-1, width))
+            grad_rows[of_rows] += of_grad[..., :d0].sum((0, 2))
+            grad_columns[:width] += of_grad[..., d0:].sum((0, 1))
+        return grad.to(ctx.x_dtype), grad_rows, grad_columns
+
+
+def _whole_rows_and_rest(length: int, width: int) -> Iterator[tuple[slice, slice, int]]:
+    """Positions of the whole rows of a grid, those rows, their width; then of a last one that is shorter."""
+    whole, rest = divmod(length, width)
+    if whole:
+        yield slice(0, whole * width), slice(0, whole), width
+    if rest:
+        yield slice(whole * width, length), slice(whole, whole + 1), rest
 
 
 class LearnedPositionEmbeddings(nn.Module):
@@ -74,17 +113,18 @@ class LearnedPositionEmbeddings(nn.Module):
         self.embedding = nn.Embedding(max_positions, hidden_size)
         self.dropout = dropout
 
-    def forward(self, length: int, seed: int | None) -> Tensor:
-        """Embeddings `[length, d]` of the first positions.
+    def forward(self, x: Tensor, seed: int | None) -> Tensor:
+        """Add to vectors `[B, T, d]` those of their positions.
 
         Raises:
             ValueError: there are fewer.
         """
+        length = x.shape[1]
         if length > self.embedding.num_embeddings:
             raise ValueError(
                 f"{length} positions are more than max_position_embeddings={self.embedding.num_embeddings}"
             )
-        return dropout(self.embedding.weight[:length], self.dropout, seed)
+        return x + dropout(self.embedding.weight[:length], self.dropout, seed)
 
     def at(self, positions: Tensor) -> Tensor:
         """Embeddings `[..., d]` of positions int64 `[...]` below max_positions, in evaluation."""

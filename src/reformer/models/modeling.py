@@ -38,6 +38,7 @@ from reformer.layers.feed_forward import FeedForward
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
 from reformer.layers.randomness import derive, draw_seed, dropout
 from reformer.layers.reversible import ReversibleLayer, ReversibleStack
+from reformer.layers.token_embedding import TokenEmbedding
 from reformer.layers.transformers_layout import TransformersLayout
 from reformer.models.cache import ReformerCache
 from reformer.models.configuration import ReformerConfig
@@ -57,7 +58,7 @@ class ReformerEmbeddings(nn.Module):
 
     def __init__(self, config: ReformerConfig):
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.word_embeddings = TokenEmbedding(config.vocab_size, config.hidden_size)
         self.dropout = config.hidden_dropout_prob
         self.position_embeddings: nn.Module | None = None
         if config.position_embedding_type == "axial":
@@ -74,8 +75,7 @@ class ReformerEmbeddings(nn.Module):
         x = dropout(inputs_embeds, self.dropout, None if seed is None else derive(seed, 0))
         if self.position_embeddings is None:
             return x
-        positions = self.position_embeddings(x.shape[1], None if seed is None else derive(seed, 1))
-        return x + positions[None]  # of the same shape, where there is one row: its gradient is not copied
+        return self.position_embeddings(x, None if seed is None else derive(seed, 1))  # type: ignore[no-any-return]
 
     def at(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
         """`[B, S, d]` token embeddings to the same, at positions int64 `[B, S]`, in evaluation."""
