@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from reformer.layers.chunking import product_dtype
 from reformer.layers.known_results import linear
 from reformer.layers.positions import rotate
 from reformer.layers.randomness import derive, dropout, generator, move
@@ -59,7 +60,8 @@ class Attention(nn.Module):
 
         Only their place in a graph is made where they are `known`.
         """
-        return self.self_attention.project(self.layer_norm(x), *known)
+        normed = self.layer_norm(x)
+        return self.self_attention.project(normed.to(product_dtype(normed)), *known)  # cast once for all
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None

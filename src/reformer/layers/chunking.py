@@ -18,6 +18,14 @@ def row_chunks(num_rows: int, chunk_length: int) -> Iterator[tuple[int, slice]]:
         yield index, slice(start, min(start + chunk_length, num_rows))
 
 
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What matrix products with x are computed in: autocast's dtype, where that is enabled for x."""
+    device_type = x.device.type
+    if x.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return x.dtype
+
+
 class Autocast:
     """The state of autocast at its making, which contexts bring back."""
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reformer.layers.attention import Attention
-from reformer.layers.chunking import Autocast, Parameters, fill_by_chunks
+from reformer.layers.chunking import Autocast, Parameters, fill_by_chunks, product_dtype
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
 from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
@@ -144,9 +144,7 @@ class ReversibleStack(nn.Module):
 
 def _numbers_a_word(x: Tensor) -> int:
     """How many numbers that branches compute with from x fit in 32 bits, 1 at least."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return max(1, 4 // dtype.itemsize)
+    return max(1, 4 // product_dtype(x).itemsize)
 
 
 class _Reversible(torch.autograd.Function):
