@@ -188,18 +188,28 @@ def measure(name: str, data: Any, recipe: Any, seed: int) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
-    """For each contender, its mean over the chains of all folds that every contender has been tested on."""
+    """For each contender, its mean over the chains of all folds that every contender has been tested on.
+
+    Behind it are the means of the seeds one by one: how much of a difference is chance.
+    """
     names = list(dict.fromkeys(row["contender"] for row in rows))
     done = [{(row["seed"], row["fold"]) for row in rows if row["contender"] == name} for name in names]
     common = set.intersection(*done)
     lines = [f"{len(common)} folds"]
     for name in names:
         chosen = [row for row in rows if row["contender"] == name and (row["seed"], row["fold"]) in common]
-        chains = [row["chains"] for row in chosen]
+        by_seed = {
+            seed: _mean_q3([row for row in chosen if row["seed"] == seed])
+            for seed in sorted({row["seed"] for row in chosen})
+        }
         if chosen:
-            mean = np.average([row["q3_by_chain"] for row in chosen], weights=chains)
-            lines.append(f"{name:14} Q3 {mean:.4f}, {sum(chains)} chains")
+            figures = ", ".join(f"{mean:.4f}" for mean in by_seed.values())
+            lines.append(f"{name:14} Q3 {_mean_q3(chosen):.4f}, by seed {figures}")
     return lines
+
+
+def _mean_q3(rows: list[dict[str, Any]]) -> float:
+    return float(np.average([row["q3_by_chain"] for row in rows], weights=[row["chains"] for row in rows]))
 
 
 def main() -> None:
@@ -240,7 +250,7 @@ def main() -> None:
                 content = {"machine": describe_machine(), "data": facts, "rows": rows}
                 file.write_text(json.dumps(content, indent=1) + "\n")
                 print(f"seed {seed}, fold {number}: {name:14} Q3 {rows[-1]['q3_by_chain']:.4f}", flush=True)
-    print("\n".join(summary(rows)))
+    print("\n".join(summary([row for row in rows if row["contender"] in arguments.contenders])))
 
 
 if __name__ == "__main__":
