@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reformer.layers.randomness import derive, dropout
 from reformer.ops.large_tensors import new_empty
 from reformer.ops.transforms import inside_transform
+from reformer.ops.windows import Layout
 
 _POSITIONS_AT_ONCE = 1 << 14  # whose angles are computed, in float64
 
@@ -173,9 +174,11 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, theta: float, direction: int) -> Tensor:
-        turned = x.clone()
-        is_ordinary = type(x) is Tensor and not torch.compiler.is_compiling()
-        turns = _cached_turns if is_ordinary else _turns
+        if type(x) is Tensor and not torch.compiler.is_compiling():
+            turns = _cached_turns
+            turned = Layout.of(x).tensor(new_empty(x, (x.shape[:3].numel(), x.shape[3]))).copy_(x)
+        else:
+            turns, turned = _turns, x.clone()
         for start in range(0, x.shape[-2], _POSITIONS_AT_ONCE):
             block = slice(start, min(start + _POSITIONS_AT_ONCE, x.shape[-2]))
             length = block.stop - start
