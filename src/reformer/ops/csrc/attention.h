@@ -111,9 +111,9 @@ struct Row {
       : q(p.q, p.H, row, p.D, p.bfloat16),
         k(p.k, p.H, row, p.D, p.bfloat16),
         v(p.v, p.H, row, p.Dv, p.bfloat16),
-        out(p.out, p.H, row, p.Dv, p.bfloat16 && writes_queries_once(p)),
+        out(p.out, p.H, row, p.Dv, writes_queries_once(p)),
         grad_out(p.grad_out, p.H, row, p.Dv, p.bfloat16),
-        grad_q(p.grad_q, p.H, row, p.D, p.bfloat16 && writes_queries_once(p)),
+        grad_q(p.grad_q, p.H, row, p.D, writes_queries_once(p)),
         grad_k(p.grad_k, p.H, row, p.D, false),
         grad_v(p.grad_v, p.H, row, p.Dv, false),
         highest(p.highest + row * p.Tq),
@@ -531,8 +531,7 @@ inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row&
 }
 
 // Adds the weighted values of a tile, in w.rows [kTile, size], to what other runs and rounds gave.
-inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, int64_t size, bool seen, bool finish,
-                       bool once) {
+inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, int64_t size, bool seen, bool finish) {
   const Tile& tile = w.tile;
   for (int i = 0; i < tile.count; ++i) {
     float* out = row.out.floats(tile.query[i]);
@@ -541,7 +540,7 @@ inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, i
     const float factor = finish && total != 0 ? 1 / total : 1, old = merge.old_weight[i] * factor;
     if (merge.old_weight[i] == 0 && seen) {  // the first to be seen; what is there was never written
       row.out.write(tile.query[i], sum, factor);
-    } else if (once) {
+    } else if (row.out.bfloat16) {
       row.out.clear(tile.query[i]);
     } else if (seen) {
       for (int64_t d = 0; d < row.v.size; ++d) out[d] = out[d] * old + sum[d] * factor;
@@ -562,7 +561,7 @@ inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const
   compute_scores(w.scores, w.run.k, w.tile.q_transposed, row.k.padded_size, w.stretches, count, w.ahead);
   softmax<Element::kFloat>(w, p, plan, row, count, merge);
   if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count);
-  merge_tile(w, row, merge, size, count, finish, writes_queries_once(p));
+  merge_tile(w, row, merge, size, count, finish);
 }
 
 }  // namespace

@@ -94,20 +94,20 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
                         : weights_and_gradients<element, false>)(w, p, plan, row, count);
 }
 
-// The gradient of queries that see nothing.
-inline void unseeing_tile(const Problem& p, const Tile& tile, const Row& row) {
-  if (!writes_queries_once(p)) return;
+// Of queries that see nothing; sums are zeros as it is.
+inline void clear_query_gradients(const Tile& tile, const Row& row) {
+  if (!row.grad_q.bfloat16) return;
   for (int i = 0; i < tile.count; ++i) row.grad_q.clear(tile.query[i]);
 }
 
-// Adds what is in w.rows [kTile, size] to the gradients of a tile's queries.
-inline void add_query_gradients(const Workspace& w, const Problem& p, const Row& row, int64_t size) {
-  const bool once = writes_queries_once(p);
+// Adds what is in w.rows [kTile, size] to the gradients of a tile's queries, or writes it where it is all.
+inline void add_query_gradients(const Workspace& w, const Row& row, int64_t size) {
   for (int i = 0; i < w.tile.count; ++i) {
-    if (once)
-      row.grad_q.write(w.tile.query[i], w.rows + i * size, 1);
+    const int32_t query = w.tile.query[i];
+    if (row.grad_q.bfloat16)
+      row.grad_q.write(query, w.rows + i * size, 1);
     else
-      add_row(row.grad_q.floats(w.tile.query[i]), w.rows + i * size, row.q.size);
+      add_row(row.grad_q.floats(query), w.rows + i * size, row.q.size);
   }
 }
 
@@ -116,7 +116,7 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
   Run& run = w.run;
   const int count = find_stretches(w.stretches, tile, run);
   if (!count) {
-    unseeing_tile(p, tile, row);
+    clear_query_gradients(tile, row);
     return;
   }
   const int64_t D = row.q.padded_size, Dv = row.v.padded_size;
@@ -136,7 +136,7 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
                                          D, kTile);
   }
   weighted_sum(w.rows, w.grad_scores, run.k, D, run.finite_k, w.stretches, count);
-  add_query_gradients(w, p, row, D);
+  add_query_gradients(w, row, D);
 }
 
 }  // namespace

@@ -209,7 +209,7 @@ class Attention {
       Sorter* keys = sorters_.empty() ? nullptr : &sorters_[2 * worker];
       plans.make(round, keys, same_buckets(p) ? keys : keys + 1);
     });
-    if (p.bfloat16 && writes_queries_once(p) && plans.plan(0).num_queries < p.Tq)
+    if (writes_queries_once(p) && plans.plan(0).num_queries < p.Tq)
       clear_row(backward_ ? p.grad_q : p.out, p.H, row, p.Tq, backward_ ? p.D : p.Dv);
     for (const std::vector<Task>& tasks : schedule(p, plans, backward_))
       team_.for_each(worker, (int64_t)tasks.size(), [&](int64_t i, int64_t worker) {

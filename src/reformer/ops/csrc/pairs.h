@@ -133,7 +133,7 @@ inline bool paired_forward_tile(Workspace& w, const Problem& p, const Plan& plan
   paired_scores(w.scores, pairs.k, w.tile.q_transposed, w, count);
   softmax<Element::kPair>(w, p, plan, row, count, merge);
   paired_sum(w.rows, size, w.scores, pairs.v, w.stretches, count);
-  merge_tile(w, row, merge, size, count, finish, writes_queries_once(p));
+  merge_tile(w, row, merge, size, count, finish);
   return true;
 }
 
@@ -142,7 +142,7 @@ inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& pla
   Tile& tile = w.tile;
   const int count = find_stretches(w.stretches, tile, w.run);
   if (!count) {
-    unseeing_tile(p, tile, row);
+    clear_query_gradients(tile, row);
     return true;
   }
   if (!fill_paired_tile(pairs.q, tile.q_transposed, tile, row.q)) return false;
@@ -161,7 +161,7 @@ inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& pla
                                         pairs.q.size, part.length, D, kTile);
   }
   paired_sum(w.rows, D, w.grad_scores, pairs.k, w.stretches, count);
-  add_query_gradients(w, p, row, D);
+  add_query_gradients(w, row, D);
   return true;
 }
 

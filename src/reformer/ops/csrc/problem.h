@@ -108,13 +108,14 @@ inline int64_t max_run(const Problem& p) {
 // Whether queries and keys are the same tokens, in the same buckets.
 inline bool same_buckets(const Problem& p) { return p.Tq == p.Tk && p.q_buckets.data == p.k_buckets.data; }
 
-// Whether a query is done with once a tile has had it, so that its result need not be kept in float32: in one round,
-// where no group has more than one run. With `reach` as the slots that a query sees, a group's last tile begins at
-// most `reach` behind its first (see Plans::cut_into_groups), moves on by that and a tile, and sees `reach` in the end.
+// Whether the results of queries are written as bfloat16 at once, and not kept as sums in float32: a query is done
+// with once a tile has had it where there is one round and no group has more than one run. With `reach` as the slots
+// that a query sees, a group's last tile begins at most `reach` behind its first (see Plans::cut_into_groups), moves
+// on by that and a tile, and sees `reach` in the end.
 inline bool writes_queries_once(const Problem& p) {
   const bool is_bucket = p.window == kBucket;
   const int64_t reach = (p.before + p.after + 1) * (is_bucket ? 1 : p.chunk_length);
-  return p.R == 1 && (!is_bucket || same_buckets(p)) && 3 * reach + kTile <= max_run(p);
+  return p.bfloat16 && p.R == 1 && (!is_bucket || same_buckets(p)) && 3 * reach + kTile <= max_run(p);
 }
 
 // Kernels of one instruction set.
