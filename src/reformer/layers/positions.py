@@ -174,11 +174,9 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, theta: float, direction: int) -> Tensor:
-        if type(x) is Tensor and not torch.compiler.is_compiling():
-            turns = _cached_turns
-            turned = Layout.of(x).tensor(new_empty(x, (x.shape[:3].numel(), x.shape[3]))).copy_(x)
-        else:
-            turns, turned = _turns, x.clone()
+        is_ordinary = type(x) is Tensor and not torch.compiler.is_compiling()
+        turns = _cached_turns if is_ordinary else _turns
+        turned = Layout.like(x, x.shape[3], new_empty).copy_(x) if is_ordinary else x.clone()
         for start in range(0, x.shape[-2], _POSITIONS_AT_ONCE):
             block = slice(start, min(start + _POSITIONS_AT_ONCE, x.shape[-2]))
             length = block.stop - start

@@ -372,7 +372,7 @@ def _memory_for_sums(q: Tensor, of_row: int) -> Tensor:
 def _result_like(x: Tensor, size: int) -> Tensor:
     """A tensor with the dtype and layout of x: zeros in float32, to which the kernels add, or bfloat16."""
     new = new_zeros if x.dtype == torch.float32 else new_empty
-    return Layout.of(x).tensor(new(x, (x.shape[:3].numel(), size)))
+    return Layout.like(x, size, new)
 
 
 def _with_contiguous_vectors(x: Tensor) -> Tensor:
@@ -381,7 +381,7 @@ def _with_contiguous_vectors(x: Tensor) -> Tensor:
 
 @_attention.register_fake
 def _attention_fake(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    out = Layout.of(q).tensor(q.new_empty(q.shape[:3].numel(), v.shape[-1]))
+    out = Layout.like(q, v.shape[-1], Tensor.new_empty)
     highest = q.new_empty(q.shape[:3], dtype=torch.float32)
     return out, highest, torch.empty_like(highest)
 
@@ -390,7 +390,7 @@ def _attention_fake(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, T
 def _attention_backward_fake(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (Layout.of(x).tensor(x.new_empty(x.shape[:3].numel(), x.shape[-1])) for x in (q, k, v))
+    q, k, v = (Layout.like(x, x.shape[-1], Tensor.new_empty) for x in (q, k, v))
     return q, k, v
 
 

@@ -7,6 +7,7 @@ listed in the order of their ranges and cut into tiles, whose ranges overlap.
 A row is one head of one batch element; `Layout` says where in memory the vectors of a row are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +30,11 @@ class Layout:
     def of(cls, x: Tensor) -> "Layout":
         """The layout that `[B, H, T, D]` has in memory."""
         return cls(x.shape[1], x.shape[2], not x.is_contiguous() and x.transpose(1, 2).is_contiguous())
+
+    @classmethod
+    def like(cls, x: Tensor, size: int, new: Callable[[Tensor, tuple[int, int]], Tensor]) -> Tensor:
+        """A tensor `[B, H, T, size]` that lies in memory as x does, of vectors made by `new(x, shape)`."""
+        return cls.of(x).tensor(new(x, (x.shape[:3].numel(), size)))
 
     def vectors(self, x: Tensor) -> Tensor:
         """All vectors of `[B, H, T, D]` as `[B * H * T, D]`, without a copy if x has this layout."""
