@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from reformer.layers.chunking import product_dtype
 from reformer.layers.known_results import linear
+from reformer.layers.layer_norm import LayerNorm
 from reformer.layers.positions import rotate
 from reformer.layers.randomness import derive, dropout, generator, move
 from reformer.layers.shared_keys import shared_keys
@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
     def __init__(self, kind: "SelfAttention", *, dropout: float, layer_norm_eps: float):
         super().__init__()
-        self.layer_norm = nn.LayerNorm(kind.hidden_size, eps=layer_norm_eps)
+        self.layer_norm = LayerNorm(kind.hidden_size, eps=layer_norm_eps)
         self.self_attention = kind
         self.output = _Output(kind.num_heads * kind.head_size, kind.hidden_size)
         self.dropout = dropout
@@ -60,8 +60,7 @@ class Attention(nn.Module):
 
         Only their place in a graph is made where they are `known`.
         """
-        normed = self.layer_norm(x)
-        return self.self_attention.project(normed.to(product_dtype(normed)), *known)  # cast once for all
+        return self.self_attention.project(self.layer_norm(x), *known)
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None

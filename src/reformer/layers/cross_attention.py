@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reformer.layers.known_results import linear
+from reformer.layers.layer_norm import LayerNorm
 from reformer.layers.randomness import dropout
 
 
@@ -36,7 +37,7 @@ class CrossAttention(nn.Module):
         layer_norm_eps: float,
     ):
         super().__init__()
-        self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.layer_norm = LayerNorm(hidden_size, eps=layer_norm_eps)
         self.query = nn.Linear(hidden_size, num_heads * head_size, bias=False)
         self.key = nn.Linear(memory_size, num_heads * head_size, bias=False)
         self.value = nn.Linear(memory_size, num_heads * head_size, bias=False)

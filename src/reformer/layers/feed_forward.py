@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from reformer.layers.layer_norm import LayerNorm
 from reformer.layers.randomness import derive, dropout
 
 
@@ -30,7 +31,7 @@ class FeedForward(nn.Module):
         layer_norm_eps: float,
     ):
         super().__init__()
-        self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.layer_norm = LayerNorm(hidden_size, eps=layer_norm_eps)
         self.dense = _Dense(hidden_size, feed_forward_size)
         self.output = _Dense(feed_forward_size, hidden_size)
         self.activation = activation

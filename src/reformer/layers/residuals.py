@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from reformer.ops import position_wise
 from reformer.ops.large_tensors import new_empty
 
 FRACTION_BITS = 20
@@ -59,6 +60,8 @@ class FixedPoint:
 
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add in place; True if the sum left [-2048, 2048) or the update is not finite."""
+        if position_wise.can_add(stream, update):
+            return torch.tensor(not position_wise.add_(stream, update, unit=2.0**FRACTION_BITS))
         overflow = torch.zeros((), dtype=torch.bool, device=stream.device)
         for part, rows in _row_blocks(stream, update):
             fixed = self._fixed(rows)
@@ -72,6 +75,9 @@ class FixedPoint:
 
     def subtract_(self, stream: Tensor, update: Tensor) -> None:
         """Subtract in place what `add_` added."""
+        if position_wise.can_add(stream, update):
+            position_wise.add_(stream, update, unit=2.0**FRACTION_BITS, subtract=True)
+            return
         for part, rows in _row_blocks(stream, update):
             part.sub_(self._fixed(rows).to(torch.int32))
 
@@ -92,10 +98,15 @@ class FloatingPoint:
 
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add in place; True if the sum is not finite."""
+        if position_wise.can_add(stream, update):
+            return torch.tensor(not position_wise.add_(stream, update))
         return ~_are_within(stream.add_(update), math.inf)
 
     def subtract_(self, stream: Tensor, update: Tensor) -> None:
         """Subtract in place, up to rounding what `add_` added."""
+        if position_wise.can_add(stream, update):
+            position_wise.add_(stream, update, subtract=True)
+            return
         stream.sub_(update)
 
 

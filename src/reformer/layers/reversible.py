@@ -21,7 +21,7 @@ from reformer.layers.feed_forward import FeedForward
 from reformer.layers.half_steps import HalfStep, Pass, Source, half_step
 from reformer.layers.randomness import derive
 from reformer.layers.residuals import LIMIT, RESIDUALS, FixedPoint, Residual
-from reformer.ops.large_tensors import memory_used_again, new_empty
+from reformer.ops.large_tensors import new_empty
 from reformer.ops.transforms import inside_transform
 
 _POSITION_WISE = ("project_in", "project_memory", "project_out")
@@ -161,18 +161,16 @@ class _Reversible(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         ctx.stack, ctx.seed, ctx.shared = stack, seed, shared
-        with memory_used_again():
-            streams = stack.residual.encode(x), stack.residual.encode(x)
-            _run_forward(ctx, streams, memory)
-            ctx.save_for_backward(*streams, memory, *parameters)
-            ctx.streams_are_outputs = True
-            return _side_by_side(shared, streams)
+        streams = stack.residual.encode(x), stack.residual.encode(x)
+        _run_forward(ctx, streams, memory)
+        ctx.save_for_backward(*streams, memory, *parameters)
+        ctx.streams_are_outputs = True
+        return _side_by_side(shared, streams)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        with memory_used_again():
-            return _run_backward(ctx, grad)
+        return _run_backward(ctx, grad)
 
 
 class _OwnGradient(torch.autograd.Function):

@@ -98,12 +98,43 @@ class DecodeProblem(ctypes.Structure):
     ]
 
 
+class NormProblem(ctypes.Structure):
+    """See csrc/problem.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("rows", "features", "bfloat16")),
+        ("epsilon", ctypes.c_double),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("x", "weight", "bias", "out", "moments", "grad", "grad_x", "grad_parameters")
+        ),
+    ]
+
+
+class AddProblem(ctypes.Structure):
+    """See csrc/problem.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "bfloat16", "subtract")),
+        ("unit", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("stream", "update")),
+        ("is_within", ctypes.c_int64),
+    ]
+
+
 _PROBLEMS: dict[str, type[ctypes.Structure]] = {
     "problem": _Problem,
     "hash_problem": _HashProblem,
     "decode_problem": DecodeProblem,
+    "norm_problem": NormProblem,
+    "add_problem": AddProblem,
 }
-_FUNCTIONS = {"hash": _HashProblem, "decode": DecodeProblem}
+_FUNCTIONS: dict[str, type[ctypes.Structure]] = {
+    "hash": _HashProblem,
+    "decode": DecodeProblem,
+    "layer_norm": NormProblem,
+    "add": AddProblem,
+}
 
 
 class _Library:
@@ -134,6 +165,8 @@ class _Library:
         functions.reformer_attend.argtypes = [
             ctypes.POINTER(_Problem), *[ctypes.c_int64] * 2, ctypes.c_void_p, *[ctypes.c_int64] * 3,
         ]  # fmt: skip
+        if (parallel := _parallel_of_torch()) is not None:
+            functions.reformer_share_threads(parallel)
         return functions
 
     @cached_property
@@ -155,6 +188,17 @@ class _Library:
         """Float32 numbers of memory that a row (head of a batch element) takes in `run("attend", ...)`."""
         count: int = self.functions.reformer_sums_of_row(levels, len(levels), backward)  # type: ignore[union-attr]
         return count
+
+
+def _parallel_of_torch() -> Any:
+    """`GOMP_parallel` of the runtime of OpenMP that torch is linked to, or None.
+
+    Its threads stay awake for a while after each of torch's operators: others would share their cores.
+    """
+    try:
+        return ctypes.CDLL(torch._C.__file__).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
 
 
 library = _Library()

@@ -5,16 +5,16 @@ almost every vector needs an address that the processor has forgotten; with larg
 them where a program asks, which must be before the memory is first written to.
 
 The system clears every page that it gives out. For tensors as long as a sequence, of which each layer makes
-some and frees them, that takes up to a third of a training step; one pass through the layers therefore gives
-the memory of its large tensors to the next ones.
+some and frees them, that takes up to a third of a training step. Their memory is therefore kept for the next
+ones, marked as memory that the system can take back when it runs short (madvise(2), "MADV_FREE").
 """
 
 import mmap
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Sequence
 from functools import cache
 from math import prod
 
@@ -48,38 +48,26 @@ def _allocate(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> tuple[T
     ordinary = torch.compiler.is_compiling() or type(like) is not Tensor or like.device.type != "cpu"
     if ordinary or sys.platform != "linux" or prod(shape) * dtype.itemsize < _LARGE:
         return like.new_empty(shape, dtype=dtype), False
+    _keep_freed_chunks()
     try:
-        allocated, is_zero = (_here.memory or _Memory()).bytes(prod(shape) * dtype.itemsize)
+        allocated, is_zero = _memory.bytes(prod(shape) * dtype.itemsize)
     except OSError:
         return like.new_empty(shape, dtype=dtype), False  # says how much memory there is not
     x: Tensor = torch.empty(0, dtype=dtype).set_(allocated.untyped_storage(), 0, tuple(shape))  # type: ignore[call-overload]
     return x, is_zero
 
 
-@contextmanager
-def memory_used_again() -> Iterator[None]:
-    """Within it, and in this thread, `new_empty` takes the memory of large tensors that were freed.
-
-    What is kept and what is in use never come to more than has been in use at once. The system gets back what
-    is free at the end, and what is in use then once it is freed.
-    """
-    if torch.compiler.is_compiling() or _here.memory is not None:
-        yield
-        return
-    _keep_freed_chunks()
-    _here.memory = _Memory()
-    try:
-        yield
-    finally:
-        _here.memory = None
-
-
 class _Memory:
-    """Memory for large tensors, each piece in a mapping of its own."""
+    """Memory for large tensors, each piece in a mapping of its own.
+
+    What is kept and what is in use never come to more than has been in use at once.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self._free: list[mmap.mmap] = []
         self._in_use = self._most_in_use = 0
+        self._returned: deque[mmap.mmap] = deque()
 
     def bytes(self, number: int) -> tuple[Tensor, bool]:
         """Bytes that begin at a large page, and whether all are 0; they come back when the tensor is freed.
@@ -87,42 +75,38 @@ class _Memory:
         Raises:
             OSError: there is not enough memory.
         """
-        piece, is_zero = self._piece(number + _PAGE)
-        self._in_use += len(piece)
+        with self._lock:
+            piece, is_zero = self._piece(number + _PAGE)
         start = -torch.frombuffer(piece, dtype=torch.uint8, count=1).data_ptr() % _PAGE
         view = memoryview(piece)[start : start + number]  # which the tensor's storage keeps
-        weakref.finalize(view, _take_back, weakref.ref(self), piece).atexit = False
+        weakref.finalize(view, self._take_back, piece).atexit = False
         return torch.frombuffer(view, dtype=torch.uint8), is_zero
 
     def _piece(self, size: int) -> tuple[mmap.mmap, bool]:
-        self._most_in_use = max(self._most_in_use, self._in_use + size)
+        while self._returned:
+            returned = self._returned.popleft()
+            self._in_use -= len(returned)
+            self._free.append(returned)
         fitting = [piece for piece in self._free if size <= len(piece) <= size + size // 8]
         if fitting:
-            best = min(fitting, key=len)
-            self._free.remove(best)
-            return best, False
-        while self._free and self._in_use + sum(map(len, self._free)) + size > self._most_in_use:
-            self._free.pop(0)
-        piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        piece.madvise(mmap.MADV_HUGEPAGE)
-        return piece, True
+            piece = min(fitting, key=len)
+            self._free.remove(piece)
+        else:
+            self._most_in_use = max(self._most_in_use, self._in_use + size)
+            while self._free and self._in_use + sum(map(len, self._free)) + size > self._most_in_use:
+                self._free.pop(0)
+            piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            piece.madvise(mmap.MADV_HUGEPAGE)
+        self._in_use += len(piece)
+        return piece, not fitting
 
-    def take_back(self, piece: mmap.mmap) -> None:
-        """Takes what `bytes` gave, which is free."""
-        self._in_use -= len(piece)
-        self._free.append(piece)
-
-
-def _take_back(memory: "weakref.ref[_Memory]", piece: mmap.mmap) -> None:
-    if (alive := memory()) is not None:
-        alive.take_back(piece)
+    def _take_back(self, piece: mmap.mmap) -> None:
+        """Keeps a piece that is free. Called at any moment, by any thread, so it changes nothing else."""
+        piece.madvise(mmap.MADV_FREE)
+        self._returned.append(piece)
 
 
-class _Here(threading.local):
-    memory: _Memory | None = None
-
-
-_here = _Here()
+_memory = _Memory()
 
 
 @cache

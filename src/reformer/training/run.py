@@ -158,7 +158,6 @@ def train(
     if recipe.training.compile:
         _compile(recipe, model, use_cpu)
 
-    from reformer.ops.large_tensors import memory_used_again
     from reformer.training.trainer import training_arguments
 
     arguments = training_arguments(recipe.training, folder / CHECKPOINTS, bool(data.held_out), use_cpu)
@@ -172,7 +171,6 @@ def train(
         checkpoint = latest_checkpoint(folder / CHECKPOINTS)
         if is_main:
             _announce(console, recipe, data, model, arguments.device, checkpoint)
-        stack.enter_context(memory_used_again())
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step = trainer.state.global_step
     if trainer.interrupted:

@@ -5,6 +5,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -27,8 +28,11 @@ namespace {
 
 constexpr int64_t kLargePage = 1 << 21;
 constexpr int64_t kPart = 1 << 10;             // vectors of one task
+constexpr int64_t kElementsOfPart = 1 << 15;   // of what is position-wise
 constexpr int64_t kQueriesWorthAThread = 1 << 9;
 constexpr int64_t kDecodedFloatsWorthAThread = 1 << 20;
+
+Parallel parallel = on_new_threads;
 
 // Uninitialised; in large pages if it is large, where Linux has them (see ops/large_tensors.py).
 struct Scratch {
@@ -153,7 +157,9 @@ class Attention {
 
   void run() {
     const int64_t at_once = free_sums_.empty() ? INT64_MAX : (int64_t)free_sums_.size();
-    team_.for_each(0, last_.B * last_.H, [&](int64_t row, int64_t worker) { attend(row, worker); }, at_once);
+    team_.run(parallel, [&] {
+      team_.for_each(0, last_.B * last_.H, [&](int64_t row, int64_t worker) { attend(row, worker); }, at_once);
+    });
   }
 
  private:
@@ -240,9 +246,11 @@ void hash(const HashProblem& p, const Kernels& kernels, int64_t num_threads) {
   const int64_t parts = count_parts(p.T);
   Team team(std::min(num_threads, p.B * p.H * parts));
   const std::vector<Scratch> scratch = scratch_for(team.size(), kernels.hash_scratch_floats(p));
-  team.for_each(0, p.B * p.H * parts, [&](int64_t i, int64_t worker) {
-    const int64_t first = i % parts * kPart;
-    kernels.hash(p, i / parts, first, std::min(first + kPart, p.T), scratch[worker].data);
+  team.run(parallel, [&] {
+    team.for_each(0, p.B * p.H * parts, [&](int64_t i, int64_t worker) {
+      const int64_t first = i % parts * kPart;
+      kernels.hash(p, i / parts, first, std::min(first + kPart, p.T), scratch[worker].data);
+    });
   });
 }
 
@@ -251,7 +259,45 @@ void decode(const DecodeProblem& p, const Kernels& kernels, int64_t num_threads)
   const int64_t num_floats = num_rows * 2 * p.D * (p.R ? p.R * p.ring_width : p.L);
   Team team(std::min({num_threads, num_rows, 1 + num_floats / kDecodedFloatsWorthAThread}));
   const std::vector<Scratch> scratch = scratch_for(team.size(), kernels.decode_scratch_floats(p));
-  team.for_each(0, num_rows, [&](int64_t row, int64_t worker) { kernels.decode(p, row, scratch[worker].data); });
+  team.run(parallel, [&] {
+    team.for_each(0, num_rows, [&](int64_t row, int64_t worker) { kernels.decode(p, row, scratch[worker].data); });
+  });
+}
+
+// Calls work(part, first, stop) for parts of `count` elements, which do not depend on the number of threads.
+template <class Work>
+void for_parts_of(int64_t count, int64_t of_part, int64_t num_threads, const Work& work) {
+  const int64_t parts = (count + of_part - 1) / of_part;
+  Team team(std::min(num_threads, parts));
+  team.run(parallel, [&] {
+    team.for_each(0, parts, [&](int64_t part, int64_t) {
+      work(part, part * of_part, std::min((part + 1) * of_part, count));
+    });
+  });
+}
+
+void layer_norm(const NormProblem& p, const Kernels& kernels, int64_t num_threads) {
+  const int64_t of_part = std::max<int64_t>(1, kElementsOfPart / p.features);
+  if (!p.grad)
+    return for_parts_of(p.rows, of_part, num_threads, [&](int64_t, int64_t first, int64_t stop) {
+      kernels.layer_norm(p, first, stop);
+    });
+  const int64_t size = 2 * p.features;
+  std::vector<float> sums((p.rows + of_part - 1) / of_part * size);
+  for_parts_of(p.rows, of_part, num_threads, [&](int64_t part, int64_t first, int64_t stop) {
+    kernels.layer_norm_backward(p, first, stop, sums.data() + part * size);
+  });
+  std::fill_n(p.grad_parameters, size, 0.0f);
+  for (auto of_part = sums.begin(); of_part != sums.end(); of_part += size)
+    for (int64_t i = 0; i < size; ++i) p.grad_parameters[i] += of_part[i];
+}
+
+void add(AddProblem& p, const Kernels& kernels, int64_t num_threads) {
+  std::atomic<bool> is_within = true;
+  for_parts_of(p.count, kElementsOfPart, num_threads, [&](int64_t, int64_t first, int64_t stop) {
+    if (!kernels.add(p, first, stop)) is_within = false;
+  });
+  p.is_within = is_within;
 }
 
 // Instruction sets that were compiled and that this processor has, the best one first.
@@ -292,12 +338,17 @@ int32_t guarded(int64_t instruction_set, const Work& work) {
 REFORMER_API int64_t reformer_problem_size() { return sizeof(reformer::Problem); }
 REFORMER_API int64_t reformer_hash_problem_size() { return sizeof(reformer::HashProblem); }
 REFORMER_API int64_t reformer_decode_problem_size() { return sizeof(reformer::DecodeProblem); }
+REFORMER_API int64_t reformer_norm_problem_size() { return sizeof(reformer::NormProblem); }
+REFORMER_API int64_t reformer_add_problem_size() { return sizeof(reformer::AddProblem); }
 
 // Name of the i-th instruction set that this processor has, the best one first; null behind the last.
 REFORMER_API const char* reformer_instruction_set(int64_t i) {
   const auto available = reformer::available_kernels();
   return i < (int64_t)available.size() ? available[i]->name : nullptr;
 }
+
+// Lets the kernels run on the threads of a runtime of OpenMP from now on, by its GOMP_parallel.
+REFORMER_API void reformer_share_threads(reformer::Parallel gomp_parallel) { reformer::parallel = gomp_parallel; }
 
 // How much memory a row takes in reformer_attend, in floats.
 REFORMER_API int64_t reformer_sums_of_row(const reformer::Problem* levels, int64_t num_levels, int64_t backward) {
@@ -320,5 +371,17 @@ REFORMER_API int32_t reformer_hash(const reformer::HashProblem* p, int64_t instr
 REFORMER_API int32_t reformer_decode(const reformer::DecodeProblem* p, int64_t instruction_set, int64_t num_threads) {
   return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
     reformer::decode(*p, kernels, num_threads);
+  });
+}
+
+REFORMER_API int32_t reformer_layer_norm(const reformer::NormProblem* p, int64_t instruction_set, int64_t num_threads) {
+  return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
+    reformer::layer_norm(*p, kernels, num_threads);
+  });
+}
+
+REFORMER_API int32_t reformer_add(reformer::AddProblem* p, int64_t instruction_set, int64_t num_threads) {
+  return reformer::guarded(instruction_set, [&](const reformer::Kernels& kernels) {
+    reformer::add(*p, kernels, num_threads);
   });
 }

@@ -94,6 +94,29 @@ struct DecodeProblem {
   const int64_t* factors;
 };
 
+// Layer normalisation of vectors, `features` numbers each: see ops/position_wise.py.
+struct NormProblem {
+  int64_t rows, features;
+  int64_t bfloat16;  // `out` and `grad` are
+  double epsilon;
+  const float *x, *weight, *bias;
+  void* out;
+  float* moments;    // [rows, 2]: written by the forward, read by the backward
+  const void* grad;  // of the result; from here on, of the backward
+  float *grad_x, *grad_parameters;  // [rows, features] and [2, features]: of weight and bias
+};
+
+// Adds `update` to a stream, or takes it off.
+struct AddProblem {
+  int64_t count;     // elements
+  int64_t bfloat16;  // the update is
+  int64_t subtract;
+  double unit;  // of an int32 stream: how many make 1; 0 for one of float32
+  void* stream;
+  const void* update;
+  int64_t is_within;  // result: all sums are finite and in the range
+};
+
 constexpr int kMaxHeadSize = 256;
 constexpr int kTile = 32;       // queries in a tile
 constexpr int kKeyGroup = 8;    // keys that are computed or skipped together
@@ -130,6 +153,9 @@ struct Kernels {
   void (*hash)(const HashProblem&, int64_t row, int64_t first_token, int64_t stop_token, float* scratch);
   int64_t (*decode_scratch_floats)(const DecodeProblem&);
   void (*decode)(const DecodeProblem&, int64_t row, float* scratch);
+  void (*layer_norm)(const NormProblem&, int64_t first, int64_t stop);
+  void (*layer_norm_backward)(const NormProblem&, int64_t first, int64_t stop, float* grad_parameters);
+  bool (*add)(const AddProblem&, int64_t first, int64_t stop);
 };
 
 }  // namespace reformer

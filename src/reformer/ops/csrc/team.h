@@ -16,35 +16,47 @@
 
 namespace reformer {
 
+// Calls call(data) on up to `num_threads` threads at once, of which the caller's is one: what runtimes of OpenMP offer as
+// GOMP_parallel.
+using Parallel = void (*)(void (*call)(void* data), void* data, unsigned num_threads, unsigned flags);
+
+inline void on_new_threads(void (*call)(void* data), void* data, unsigned num_threads, unsigned) {
+  std::vector<std::thread> threads;
+  try {
+    threads.reserve(num_threads);
+    for (unsigned i = 1; i < num_threads; ++i) threads.emplace_back(call, data);
+  } catch (const std::system_error&) {  // the system gives no more threads
+  }
+  call(data);
+  for (auto& thread : threads) thread.join();
+}
+
 class Team {
  public:
-  // Up to `num_threads` workers; number 0 is the caller's thread.
-  explicit Team(int64_t num_threads) {
-    try {
-      threads_.reserve(num_threads);
-      for (int64_t worker = 1; worker < num_threads; ++worker)
-        threads_.emplace_back([this, worker] { serve(worker); });
-    } catch (const std::system_error&) {  // the system gives no more threads
-    }
-  }
+  // Up to `num_threads` workers.
+  explicit Team(int64_t num_threads) : size_(num_threads) {}
 
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  ~Team() {
-    stopped_ = true;
-    note_change();
-    for (auto& thread : threads_) thread.join();
-  }
+  int64_t size() const { return size_; }
 
-  int64_t size() const { return (int64_t)threads_.size() + 1; }
+  // Calls work(), which may share out tasks as worker 0, and lets the other workers take them until it ends. Throws
+  // bad_alloc where it did.
+  template <class Work>
+  void run(Parallel parallel, const Work& work) {
+    if (size_ == 1) return work();
+    Member<Work> all{*this, work, std::this_thread::get_id()};
+    parallel([](void* data) { static_cast<Member<Work>*>(data)->take_part(); }, &all, (unsigned)size_, 0);
+    if (all.failed) throw std::bad_alloc();
+  }
 
   // Calls work(i, worker) for each i below `count`, no more than `at_once` at a time, and returns when all are
   // done. `worker` is the number of the calling thread. A task may share out tasks of its own, which workers
   // without anything else to do then take. Throws bad_alloc where a task did.
   template <class Work>
   void for_each(int64_t worker, int64_t count, const Work& work, int64_t at_once = INT64_MAX) {
-    if (count <= 1 || threads_.empty()) {
+    if (count <= 1 || size_ == 1) {
       for (int64_t i = 0; i < count; ++i) work(i, worker);
       return;
     }
@@ -76,6 +88,25 @@ class Team {
     int64_t count, at_once;
     int64_t next = 0, running = 0;
     bool failed = false;
+  };
+
+  template <class Work>
+  struct Member {
+    Team& team;
+    const Work& work;
+    std::thread::id caller;
+    bool failed = false;
+
+    void take_part() {
+      if (std::this_thread::get_id() != caller) return team.serve(++team.num_helpers_);
+      try {
+        work();
+      } catch (const std::bad_alloc&) {
+        failed = true;
+      }
+      team.stopped_ = true;
+      team.note_change();
+    }
   };
 
   // Does a task of the jobs from `first` on, or of all; false where there is none to do.
@@ -134,11 +165,12 @@ class Team {
     num_changes_.wait(change, std::memory_order_acquire);
   }
 
-  std::vector<std::thread> threads_;
+  const int64_t size_;
   std::mutex mutex_;
   std::vector<Job*> jobs_;  // the oldest first
   std::atomic<int64_t> num_changes_ = 0;
   std::atomic<bool> stopped_ = false;
+  std::atomic<int64_t> num_helpers_ = 0;
 };
 
 }  // namespace reformer
