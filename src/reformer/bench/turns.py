@@ -10,7 +10,7 @@ from reformer.bench.case import Case
 from reformer.bench.results import CaseResults
 
 SLOW_SECONDS = 10.0
-"""A contender whose first run takes longer is measured once, right after it."""
+"""A contender whose first run takes as long takes every second turn, from twice as long on every third ..."""
 
 Command = Callable[[str, str], Sequence[str]]
 
@@ -75,7 +75,7 @@ def run_case(
         results: where everything goes as soon as it is known.
         lengths: tokens.
         contenders: names, in the order of the turns.
-        turns: measurements of each contender that is not slow.
+        turns: measurements of each contender that is not slow; see `SLOW_SECONDS`.
         command: starts the worker of a case and a contender.
     """
     right = []
@@ -92,19 +92,21 @@ def _take_turns(
     results: CaseResults, length: int, names: Sequence[str], turns: int, command: Command
 ) -> None:
     workers: dict[str, Worker] = {}
+    intervals: dict[str, int] = {}
     try:
         for name in names:
             worker = workers[name] = Worker(command(results.name, name))
             answer = worker.ask(f"prepare {length}")
             answer = answer if _is_bad(answer) else worker.ask("first")
             results.record(length, name, answer, counts=False)
-            slow = not _is_bad(answer) and _seconds(answer) > SLOW_SECONDS
-            if slow:
-                results.record(length, name, worker.ask("run"), counts=True)
-            if slow or _is_bad(answer):
+            if _is_bad(answer):
                 workers.pop(name).stop()
-        for _ in range(turns):
+            else:
+                intervals[name] = 1 + int(_seconds(answer) / SLOW_SECONDS)
+        for turn in range(turns):
             for name, worker in list(workers.items()):
+                if turn % intervals[name]:
+                    continue
                 answer = worker.ask("run")
                 results.record(length, name, answer, counts=True)
                 if _is_bad(answer):
