@@ -176,15 +176,16 @@ class _Rotate(torch.autograd.Function):
     def forward(x: Tensor, theta: float, direction: int) -> Tensor:
         is_ordinary = type(x) is Tensor and not torch.compiler.is_compiling()
         turns = _cached_turns if is_ordinary else _turns
-        turned = Layout.like(x, x.shape[3], new_empty).copy_(x) if is_ordinary else x.clone()
+        turned = Layout.like(x, x.shape[3], new_empty) if is_ordinary else torch.empty_like(x)
         for start in range(0, x.shape[-2], _POSITIONS_AT_ONCE):
             block = slice(start, min(start + _POSITIONS_AT_ONCE, x.shape[-2]))
             length = block.stop - start
             # Lengths are rounded up so that many share a table.
             cos, sin = turns(start, 1 << (length - 1).bit_length(), x.shape[-1], theta, x.dtype, x.device)
-            first, second = x[..., block, :].chunk(2, dim=-1)
-            update = torch.cat([second, first], dim=-1).mul_(sin[:length])
-            turned[..., block, :].mul_(cos[:length]).add_(update, alpha=direction)
+            of_x, of_turned = x[..., block, :], turned[..., block, :]
+            first, second = of_x.chunk(2, dim=-1)
+            torch.cat([second, first], dim=-1, out=of_turned)
+            of_turned.mul_(sin[:length] if direction > 0 else -sin[:length]).addcmul_(of_x, cos[:length])
         return turned
 
     @staticmethod
