@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from math import prod
 
@@ -102,7 +103,8 @@ class _Memory:
 
     def _take_back(self, piece: mmap.mmap) -> None:
         """Keeps a piece that is free. Called at any moment, by any thread, so it changes nothing else."""
-        piece.madvise(mmap.MADV_FREE)
+        with suppress(OSError):  # of systems that have no such mark
+            piece.madvise(mmap.MADV_FREE)
         self._returned.append(piece)
 
 
