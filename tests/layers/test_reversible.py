@@ -201,8 +201,9 @@ def test_compiled_branches_give_the_same_gradients(seed: int | None) -> None:
     stack = build_stack(3, dropout=0.0)
     stack.compile_branches(backend="aot_eager")
     compiled = _gradients(stack, x, seed)
-    for name, value in plain.items():
-        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=1e-5)
+    for name, value in plain.items():  # rounded elsewhere, of sums over 800 rows
+        error = (compiled[name] - value).norm() / value.norm()
+        assert error < 1e-4, name
 
 
 def test_branches_with_dropout_cannot_be_compiled() -> None:

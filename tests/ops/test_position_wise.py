@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from reformer.layers.residuals import FRACTION_BITS, FixedPoint, FloatingPoint
@@ -151,7 +152,7 @@ def test_fixed_point_adds_what_torch_adds(
 def test_a_sum_that_leaves_the_range_of_int32_is_told(value: float, wraps: bool) -> None:
     stream = torch.full((40, 32), 2**31 - 2**19, dtype=torch.int32)
     stream[:39] = 0
-    assert add_(stream, torch.full((40, 32), value), unit=UNIT) is not wraps
+    assert bool(add_(stream, torch.full((40, 32), value), unit=UNIT)) is not wraps
 
 
 @needs_kernels
@@ -182,3 +183,35 @@ def test_streams_without_kernels() -> None:
     stream = torch.zeros(4, 32, dtype=torch.int32)
     assert not FixedPoint().add_(stream, torch.full((4, 32), 1.5))
     assert (stream == 1.5 * UNIT).all()
+
+
+@needs_kernels
+def test_tracing_sees_what_is_done() -> None:
+    x, weight, bias = norm_inputs((6, 32))
+    stream = torch.zeros(6, 32)
+
+    def step() -> Tensor:
+        update = layer_norm(x, weight, bias, 1e-5, torch.float32)
+        add_(stream, update)
+        return update
+
+    graph = make_fx(step)()
+    stream.zero_()
+    x.neg_()
+    wanted = F.layer_norm(x, (32,), weight, bias, 1e-5)
+    torch.testing.assert_close(graph(), wanted)
+    torch.testing.assert_close(stream, wanted)
+
+
+@needs_kernels
+def test_operators_are_what_torch_demands() -> None:
+    x, weight, bias = norm_inputs((6, 32))
+    out, moments = torch.ops.reformer.cpu_layer_norm(x, weight, bias, 1e-5, torch.bfloat16)
+    for name, arguments in {
+        "cpu_layer_norm": (x, weight, bias, 1e-5, torch.bfloat16),
+        "cpu_layer_norm_backward": (out, x, weight, moments),
+        "cpu_add_": (torch.zeros(6, 32, dtype=torch.int32), x, UNIT, False),
+    }.items():
+        torch.library.opcheck(
+            getattr(torch.ops.reformer, name), arguments, test_utils=("test_schema", "test_faketensor")
+        )

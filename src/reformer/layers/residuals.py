@@ -61,7 +61,7 @@ class FixedPoint:
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add in place; True if the sum left [-2048, 2048) or the update is not finite."""
         if position_wise.can_add(stream, update):
-            return torch.tensor(not position_wise.add_(stream, update, unit=2.0**FRACTION_BITS))
+            return ~position_wise.add_(stream, update, unit=2.0**FRACTION_BITS)
         overflow = torch.zeros((), dtype=torch.bool, device=stream.device)
         for part, rows in _row_blocks(stream, update):
             fixed = self._fixed(rows)
@@ -99,7 +99,7 @@ class FloatingPoint:
     def add_(self, stream: Tensor, update: Tensor) -> Tensor:
         """Add in place; True if the sum is not finite."""
         if position_wise.can_add(stream, update):
-            return torch.tensor(not position_wise.add_(stream, update))
+            return ~position_wise.add_(stream, update)
         return ~_are_within(stream.add_(update), math.inf)
 
     def subtract_(self, stream: Tensor, update: Tensor) -> None:

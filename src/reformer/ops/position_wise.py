@@ -45,20 +45,16 @@ def can_add(stream: Tensor, update: Tensor) -> bool:
     )
 
 
-def add_(stream: Tensor, update: Tensor, *, unit: float = 0.0, subtract: bool = False) -> bool:
-    """Add to a stream in place; tells whether all sums are finite and in range.
+def add_(stream: Tensor, update: Tensor, *, unit: float = 0.0, subtract: bool = False) -> Tensor:
+    """Add to a stream in place; tells as a bool scalar whether all sums are finite and in range.
 
     Args:
         stream: float32 or int32; see `can_add`.
-        update: float32 or bfloat16.
+        update: float32 or bfloat16, without gradient.
         unit: of an int32 stream, how many of it make 1: the update is rounded to the nearest.
         subtract: take off what was added.
     """
-    problem = AddProblem(
-        update.numel(), update.dtype == torch.bfloat16, subtract, unit, stream.data_ptr(), update.data_ptr()
-    )
-    library.run("add", ctypes.byref(problem))
-    return bool(problem.is_within)
+    return _OPS.cpu_add_(stream, update, unit, subtract)  # type: ignore[no-any-return]
 
 
 def _kernels_take(x: Tensor, dtype: torch.dtype) -> bool:
@@ -79,29 +75,77 @@ def _kernels_take(x: Tensor, dtype: torch.dtype) -> bool:
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
-        moments = x.new_empty(*x.shape[:-1], 2)
+        x, weight = x.contiguous(), weight.contiguous()
+        out, moments = _OPS.cpu_layer_norm(x, weight, bias.contiguous(), eps, dtype)
         ctx.save_for_backward(x, weight, moments)
-        ctx.dtype = dtype
-        out = torch.empty_like(x, dtype=dtype)
-        problem = _norm_problem(
-            x, weight, moments, dtype, epsilon=eps, bias=bias.data_ptr(), out=out.data_ptr()
-        )
-        library.run("layer_norm", ctypes.byref(problem))
-        return out
+        return out  # type: ignore[no-any-return]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, moments = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_x, grad_parameters = torch.empty_like(x), torch.empty(2, x.shape[-1])
-        problem = _norm_problem(
-            x, weight, moments, ctx.dtype,
-            grad=grad.data_ptr(), grad_x=grad_x.data_ptr(), grad_parameters=grad_parameters.data_ptr(),
-        )  # fmt: skip
-        library.run("layer_norm", ctypes.byref(problem))
+        grad_x, grad_parameters = _OPS.cpu_layer_norm_backward(grad.contiguous(), *ctx.saved_tensors)
         return grad_x, *grad_parameters, None, None
+
+
+# Operators that tracing sees. With torch.library.custom_op, which takes less code, a call would take as long as
+# the work on a chunk.
+_library = torch.library.Library("reformer", "FRAGMENT")
+_library.define(
+    "cpu_layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType dtype) -> (Tensor, Tensor)"
+)
+_library.define(
+    "cpu_layer_norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor moments) -> (Tensor, Tensor)"
+)
+_library.define("cpu_add_(Tensor(a!) stream, Tensor update, float unit, bool subtract) -> Tensor")
+_OPS = torch.ops.reformer
+
+
+def _layer_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The result, and of each vector its mean and 1 / its standard deviation."""
+    out, moments = _layer_norm_results(x, weight, bias, eps, dtype)
+    problem = _norm_problem(x, weight, moments, dtype, epsilon=eps, bias=bias.data_ptr(), out=out.data_ptr())
+    library.run("layer_norm", ctypes.byref(problem))
+    return out, moments
+
+
+def _layer_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x, and of weight and bias `[2, d]`."""
+    grad_x, grad_parameters = _layer_norm_gradients(grad, x, weight, moments)
+    problem = _norm_problem(
+        x, weight, moments, grad.dtype,
+        grad=grad.data_ptr(), grad_x=grad_x.data_ptr(), grad_parameters=grad_parameters.data_ptr(),
+    )  # fmt: skip
+    library.run("layer_norm", ctypes.byref(problem))
+    return grad_x, grad_parameters
+
+
+def _add(stream: Tensor, update: Tensor, unit: float, subtract: bool) -> Tensor:
+    problem = AddProblem(
+        update.numel(), update.dtype == torch.bfloat16, subtract, unit, stream.data_ptr(), update.data_ptr()
+    )
+    library.run("add", ctypes.byref(problem))
+    return torch.tensor(bool(problem.is_within))
+
+
+def _layer_norm_results(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, dtype=dtype), x.new_empty(*x.shape[:-1], 2)
+
+
+def _layer_norm_gradients(grad: Tensor, x: Tensor, weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(2, x.shape[-1])
+
+
+for _name, _function, _fake in (
+    ("cpu_layer_norm", _layer_norm, _layer_norm_results),
+    ("cpu_layer_norm_backward", _layer_norm_backward, _layer_norm_gradients),
+    ("cpu_add_", _add, lambda stream, *_: stream.new_empty((), dtype=torch.bool)),
+):
+    _library.impl(_name, _function, "CPU")
+    torch.library.register_fake(f"reformer::{_name}", _fake, lib=_library)
 
 
 def _norm_problem(
