@@ -87,8 +87,8 @@ class _LayerNorm(torch.autograd.Function):
         return grad_x, *grad_parameters, None, None
 
 
-# Operators that tracing sees. With torch.library.custom_op, which takes less code, a call would take as long as
-# the work on a chunk.
+# Operators that tracing sees. By torch.library.custom_op, which takes less code, a call would take as long
+# as the work on a chunk.
 _library = torch.library.Library("reformer", "FRAGMENT")
 _library.define(
     "cpu_layer_norm(Tensor x, Tensor weight, Tensor bias, float eps, ScalarType dtype) -> (Tensor, Tensor)"
