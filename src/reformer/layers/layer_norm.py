@@ -11,4 +11,9 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., d]` to `[..., d]`."""
-        return layer_norm(x, self.weight, self.bias, self.eps, product_dtype(x))
+        return normalise_for_products(self, x)
+
+
+def normalise_for_products(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """What `LayerNorm` makes of `[..., d]`, with the parameters of any layer normalisation."""
+    return layer_norm(x, norm.weight, norm.bias, norm.eps, product_dtype(x))

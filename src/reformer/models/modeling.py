@@ -32,9 +32,10 @@ from reformer.layers.attention import (
     LSHSelfAttention,
     SelfAttention,
 )
-from reformer.layers.chunking import chunked, product_dtype
+from reformer.layers.chunking import chunked
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
+from reformer.layers.layer_norm import normalise_for_products
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
 from reformer.layers.randomness import derive, draw_seed, dropout
 from reformer.layers.reversible import ReversibleLayer, ReversibleStack
@@ -45,7 +46,6 @@ from reformer.models.configuration import ReformerConfig
 from reformer.models.decoding import Memory, run_with_cache
 from reformer.models.sampling import RowSampling
 from reformer.models.strands import BothStrands, flipped
-from reformer.ops.position_wise import layer_norm
 
 _OLD_CONSTANTS = (r"mask_value_float(16|32)$", r"lm_head\.decoder\.bias$")
 """What old versions of transformers saved besides weights: constants, and the head's bias twice."""
@@ -408,9 +408,7 @@ class _TokenLoss(nn.Module):
         self.dropout = encoder.dropout
 
     def forward(self, rows: Tensor, seed: int | None, labels: Tensor) -> Tensor:
-        norm = self.norm
-        normed = layer_norm(rows, norm.weight, norm.bias, norm.eps, product_dtype(rows))
-        logits = self.head(dropout(normed, self.dropout, seed))
+        logits = self.head(dropout(normalise_for_products(self.norm, rows), self.dropout, seed))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         losses = F.cross_entropy(
             logits, labels, reduction="none", ignore_index=IGNORED, label_smoothing=self.label_smoothing

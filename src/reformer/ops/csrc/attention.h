@@ -35,6 +35,13 @@ inline uint16_t to_bfloat16(float x) {
 
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
 
+// Reads floats from memory of float32 or bfloat16, `at` counting elements.
+template <bool kHalf>
+inline Float read(const void* data, int64_t at) {
+  if (kHalf) return (Float)(__builtin_convertvector(load<Halves>((const uint16_t*)data + at), Uint) << 16);
+  return load<Float>((const float*)data + at);
+}
+
 // The vectors of one row (head of a batch element) of a tensor.
 struct Vectors {
   char* data;
@@ -74,11 +81,7 @@ struct Vectors {
     const char* from = data + position * step;
     int64_t d = 0;
     for (; d + kLanes <= size; d += kLanes) {
-      Float x;
-      if (bfloat16)
-        x = (Float)(__builtin_convertvector(load<Halves>((const uint16_t*)from + d), Uint) << 16);
-      else
-        x = load<Float>((const float*)from + d);
+      const Float x = bfloat16 ? read<true>(from, d) : read<false>(from, d);
       check += x * Float{};
       store(to + d, x);
     }

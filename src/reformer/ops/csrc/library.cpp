@@ -84,7 +84,7 @@ std::vector<std::vector<Task>> schedule(const Problem& p, const Plans& plans, bo
   return steps;
 }
 
-int64_t count_parts(int64_t T) { return (T + kPart - 1) / kPart; }
+int64_t count_parts(int64_t count, int64_t of_part = kPart) { return (count + of_part - 1) / of_part; }
 
 // Calls work(first, stop, worker) for parts of T vectors.
 template <class Work>
@@ -157,9 +157,7 @@ class Attention {
 
   void run() {
     const int64_t at_once = free_sums_.empty() ? INT64_MAX : (int64_t)free_sums_.size();
-    team_.run(parallel, [&] {
-      team_.for_each(0, last_.B * last_.H, [&](int64_t row, int64_t worker) { attend(row, worker); }, at_once);
-    });
+    team_.run(parallel, last_.B * last_.H, [&](int64_t row, int64_t worker) { attend(row, worker); }, at_once);
   }
 
  private:
@@ -246,11 +244,9 @@ void hash(const HashProblem& p, const Kernels& kernels, int64_t num_threads) {
   const int64_t parts = count_parts(p.T);
   Team team(std::min(num_threads, p.B * p.H * parts));
   const std::vector<Scratch> scratch = scratch_for(team.size(), kernels.hash_scratch_floats(p));
-  team.run(parallel, [&] {
-    team.for_each(0, p.B * p.H * parts, [&](int64_t i, int64_t worker) {
-      const int64_t first = i % parts * kPart;
-      kernels.hash(p, i / parts, first, std::min(first + kPart, p.T), scratch[worker].data);
-    });
+  team.run(parallel, p.B * p.H * parts, [&](int64_t i, int64_t worker) {
+    const int64_t first = i % parts * kPart;
+    kernels.hash(p, i / parts, first, std::min(first + kPart, p.T), scratch[worker].data);
   });
 }
 
@@ -259,20 +255,16 @@ void decode(const DecodeProblem& p, const Kernels& kernels, int64_t num_threads)
   const int64_t num_floats = num_rows * 2 * p.D * (p.R ? p.R * p.ring_width : p.L);
   Team team(std::min({num_threads, num_rows, 1 + num_floats / kDecodedFloatsWorthAThread}));
   const std::vector<Scratch> scratch = scratch_for(team.size(), kernels.decode_scratch_floats(p));
-  team.run(parallel, [&] {
-    team.for_each(0, num_rows, [&](int64_t row, int64_t worker) { kernels.decode(p, row, scratch[worker].data); });
-  });
+  team.run(parallel, num_rows, [&](int64_t row, int64_t worker) { kernels.decode(p, row, scratch[worker].data); });
 }
 
 // Calls work(part, first, stop) for parts of `count` elements, which do not depend on the number of threads.
 template <class Work>
 void for_parts_of(int64_t count, int64_t of_part, int64_t num_threads, const Work& work) {
-  const int64_t parts = (count + of_part - 1) / of_part;
+  const int64_t parts = count_parts(count, of_part);
   Team team(std::min(num_threads, parts));
-  team.run(parallel, [&] {
-    team.for_each(0, parts, [&](int64_t part, int64_t) {
-      work(part, part * of_part, std::min((part + 1) * of_part, count));
-    });
+  team.run(parallel, parts, [&](int64_t part, int64_t) {
+    work(part, part * of_part, std::min((part + 1) * of_part, count));
   });
 }
 
@@ -283,13 +275,13 @@ void layer_norm(const NormProblem& p, const Kernels& kernels, int64_t num_thread
       kernels.layer_norm(p, first, stop);
     });
   const int64_t size = 2 * p.features;
-  std::vector<float> sums((p.rows + of_part - 1) / of_part * size);
+  std::vector<float> sums(count_parts(p.rows, of_part) * size);
   for_parts_of(p.rows, of_part, num_threads, [&](int64_t part, int64_t first, int64_t stop) {
     kernels.layer_norm_backward(p, first, stop, sums.data() + part * size);
   });
   std::fill_n(p.grad_parameters, size, 0.0f);
-  for (auto of_part = sums.begin(); of_part != sums.end(); of_part += size)
-    for (int64_t i = 0; i < size; ++i) p.grad_parameters[i] += of_part[i];
+  for (auto part = sums.begin(); part != sums.end(); part += size)
+    for (int64_t i = 0; i < size; ++i) p.grad_parameters[i] += part[i];
 }
 
 void add(AddProblem& p, const Kernels& kernels, int64_t num_threads) {

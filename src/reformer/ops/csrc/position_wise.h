@@ -6,13 +6,7 @@
 namespace reformer {
 namespace {
 
-// Vectors of floats in memory of float32 or bfloat16, `at` counting elements.
-template <bool kHalf>
-inline Float read(const void* data, int64_t at) {
-  if (kHalf) return (Float)(__builtin_convertvector(load<Halves>((const uint16_t*)data + at), Uint) << 16);
-  return load<Float>((const float*)data + at);
-}
-
+// Writes floats to memory of float32 or bfloat16, `at` counting elements.
 template <bool kHalf>
 inline void write(void* data, int64_t at, Float x) {
   if (!kHalf) return store((float*)data + at, x);

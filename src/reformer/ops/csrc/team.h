@@ -41,14 +41,14 @@ class Team {
 
   int64_t size() const { return size_; }
 
-  // Calls work(), which may share out tasks as worker 0, and lets the other workers take them until it ends. Throws
-  // bad_alloc where it did.
+  // Gathers the workers, of whom the caller is number 0, for one `for_each`.
   template <class Work>
-  void run(Parallel parallel, const Work& work) {
-    if (size_ == 1) return work();
-    Member<Work> all{*this, work, std::this_thread::get_id()};
-    parallel([](void* data) { static_cast<Member<Work>*>(data)->take_part(); }, &all, (unsigned)size_, 0);
-    if (all.failed) throw std::bad_alloc();
+  void run(Parallel parallel, int64_t count, const Work& work, int64_t at_once = INT64_MAX) {
+    const auto all = [&] { for_each(0, count, work, at_once); };
+    if (size_ == 1) return all();
+    Member<decltype(all)> member{*this, all, std::this_thread::get_id()};
+    parallel([](void* data) { static_cast<decltype(member)*>(data)->take_part(); }, &member, (unsigned)size_, 0);
+    if (member.failed) throw std::bad_alloc();
   }
 
   // Calls work(i, worker) for each i below `count`, no more than `at_once` at a time, and returns when all are
