@@ -12,6 +12,7 @@ behaviour:
         ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/ops/test_cpu.py
 """
 
+import logging
 import os
 import platform
 import shlex
@@ -19,6 +20,9 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+log = logging.getLogger(__name__)
 
 SOURCES = Path("src/reformer/ops/csrc")
 FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-pthread"]
@@ -30,6 +34,7 @@ X86 = [
     ("kAvx512", "avx512", 16, AVX512),
     ("kAvx512Bf16", "avx512bf16", 16, [*AVX512, "-mavx512bf16", "-DREFORMER_BF16"]),
 ]
+AMX = ("kAmx", "amx", 16, [*X86[-1][-1], "-mamx-tile", "-mamx-bf16", "-DREFORMER_AMX"])  # GCC 11, Clang 12
 
 
 class BuildKernels(build_ext):
@@ -40,16 +45,27 @@ class BuildKernels(build_ext):
         is_x86 = platform.machine().lower() in ("x86_64", "amd64")
         flags = FLAGS + (["-DREFORMER_X86"] if is_x86 else [])
         flags += shlex.split(os.environ.get("REFORMER_CXXFLAGS", ""))
-        objects = self._compile(["library.cpp", "plan.cpp"], "common", flags)
-        for table, name, lanes, isa_flags in [GENERIC, *(X86 if is_x86 else [])]:
-            macros = [f"-DREFORMER_KERNELS={table}", f'-DREFORMER_NAME="{name}"', f"-DREFORMER_LANES={lanes}"]
-            objects += self._compile(["kernels.cpp"], name, flags + macros + isa_flags)
+        objects = []
+        for kernels in [GENERIC, *(X86 if is_x86 else [])]:
+            objects += self._compile_kernels(kernels, flags)
+        if is_x86 and platform.system() == "Linux":
+            try:
+                objects += self._compile_kernels(AMX, flags)
+                flags.append("-DREFORMER_HAS_AMX")
+            except CompileError:
+                log.warning("without the kernels for AMX, which this compiler does not know")
+        objects += self._compile(["library.cpp", "plan.cpp"], "common", flags)
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
             extra_postargs=["-pthread", *shlex.split(os.environ.get("REFORMER_CXXFLAGS", ""))],
             target_lang="c++",
         )
+
+    def _compile_kernels(self, kernels: tuple[str, str, int, list[str]], flags: list[str]) -> list[str]:
+        table, name, lanes, isa_flags = kernels
+        macros = [f"-DREFORMER_KERNELS={table}", f'-DREFORMER_NAME="{name}"', f"-DREFORMER_LANES={lanes}"]
+        return self._compile(["kernels.cpp"], name, flags + macros + isa_flags)
 
     def _compile(self, names: list[str], folder: str, flags: list[str]) -> list[str]:
         return self.compiler.compile(

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "problem.h"
-#include "product.h"
+#include "tiles.h"
 
 namespace reformer {
 namespace {
@@ -14,7 +14,7 @@ constexpr float kSelfScore = -144269.50408889634f;  // -1e5 in units of log2
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kMasked = -__builtin_inff();
 constexpr int kTileVecs = kTile / kLanes;
-constexpr int kMaxPrefetched = 512;  // vectors
+constexpr int kRunPadding = kHasTiles ? 24 : 0;  // key slots behind a run: products take 32 at a time
 
 inline int64_t padded(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 inline int64_t padded_pairs(int64_t size) { return (size + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes); }
@@ -75,6 +75,8 @@ struct Vectors {
     for (int64_t byte = 0; byte < bytes(); byte += 64)
       __builtin_prefetch(data + position * step + byte, 0, 2);
   }
+
+  void fetch(Prefetcher& ahead, int64_t position) const { ahead.add(data + position * step, bytes()); }
 
   // Copies a vector to float32, with zeros behind it. `check` becomes NaN where an element is NaN or infinite.
   void copy(int64_t position, float* to, Float& check) const {
@@ -142,31 +144,6 @@ struct Arena {
     float* taken = next;
     next += (count + 15) / 16 * 16;
     return taken;
-  }
-};
-
-// Vectors that the next tile will need: they are fetched into the cache a few at a time between products.
-struct Prefetcher {
-  struct Vector {
-    const char* data;
-    int64_t bytes;
-  } vectors[kMaxPrefetched];
-  int count, next, at_once;
-
-  void clear() { count = next = 0; }
-
-  void add(const Vectors& from, int32_t position) {
-    if (count < kMaxPrefetched) vectors[count++] = {from.data + position * from.step, from.bytes()};
-  }
-
-  // Plans to be done after so many calls of `fetch`.
-  void spread(int num_calls) { at_once = num_calls ? (count + num_calls - 1) / num_calls : count; }
-
-  void fetch() {
-    const int stop = next + at_once < count ? next + at_once : count;
-    for (; next < stop; ++next)
-      for (int64_t byte = 0; byte < vectors[next].bytes; byte += 64)
-        __builtin_prefetch(vectors[next].data + byte, 0, 2);
   }
 };
 
@@ -368,11 +345,17 @@ struct Workspace {
   float *scores, *grad_scores;  // [keys, kTile]
   float* rows;                  // [kTile, padded D or Dv]
   float* halves;                // bfloat16 [keys, kTile]
+  float* weights_by_query;      // bfloat16 [kTile, keys], where there are tile registers
 };
+
+// Floats from one query to the next in weights_by_query: an odd number of cache lines, which then share no place in
+// the cache.
+inline int64_t weights_pitch(const Problem& p) { return (max_run(p) / 2 + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes) + kLanes; }
 
 inline int64_t layout_workspace(Workspace& w, const Problem& p, float* scratch) {
   Arena arena{scratch};
-  const int64_t D = padded_pairs(p.D), Dv = padded_pairs(p.Dv), run = max_run(p), widest = D > Dv ? D : Dv;
+  const int64_t D = padded_pairs(p.D), Dv = padded_pairs(p.Dv), widest = D > Dv ? D : Dv;
+  const int64_t run = max_run(p) + kRunPadding;
   w.tile.q = arena.take(kTile * D);
   w.tile.q_transposed = arena.take(kTile * D);
   w.tile.grad = arena.take(kTile * Dv);
@@ -381,6 +364,7 @@ inline int64_t layout_workspace(Workspace& w, const Problem& p, float* scratch) 
   w.grad_scores = arena.take(run * kTile);
   w.rows = arena.take(kTile * widest);
   w.halves = arena.take(run * kTile / 2);
+  w.weights_by_query = arena.take(kHasTiles ? kTile * weights_pitch(p) : 0);
   w.run.position = (int32_t*)arena.take(run);
   w.run.k = arena.take(run * D);
   w.run.v = arena.take(run * Dv);
@@ -397,41 +381,37 @@ inline int64_t scratch_floats(const Problem& p) {
 
 template <Order order, bool Add>
 inline void careful_product(bool finite, float* C, int64_t ldc, const float* A, int64_t lda, const float* B,
-                            int64_t ldb, int64_t m, int64_t n, int64_t depth) {
+                            int64_t ldb, int64_t m, int64_t n, int64_t depth, Prefetcher& ahead) {
   if (finite)
-    product<order, Add, Zeros::kMultiply>(C, ldc, A, lda, B, ldb, m, n, depth);
+    product<order, Add, Zeros::kMultiply>(C, ldc, A, lda, B, ldb, m, n, depth, &ahead);
   else
-    product<order, Add, Zeros::kSkip>(C, ldc, A, lda, B, ldb, m, n, depth);
+    product<order, Add, Zeros::kSkip>(C, ldc, A, lda, B, ldb, m, n, depth, &ahead);
 }
 
 // rows [kTile, size] = sum over the keys of a run of weights [keys, kTile] times vectors [keys, size].
 inline void weighted_sum(float* rows, const float* weights, const float* vectors, int64_t size, bool finite,
-                         const Stretch* stretches, int count) {
+                         const Stretch* stretches, int count, Prefetcher& ahead) {
   for (int s = 0; s < count; ++s) {
     const float* A = weights + stretches[s].first_row * kTile;
     const float* B = vectors + stretches[s].first_key * size;
     const int64_t depth = stretches[s].length;
     if (s == 0)
-      careful_product<Order::kByStep, false>(finite, rows, size, A, kTile, B, size, kTile, size, depth);
+      careful_product<Order::kByStep, false>(finite, rows, size, A, kTile, B, size, kTile, size, depth, ahead);
     else
-      careful_product<Order::kByStep, true>(finite, rows, size, A, kTile, B, size, kTile, size, depth);
+      careful_product<Order::kByStep, true>(finite, rows, size, A, kTile, B, size, kTile, size, depth, ahead);
   }
 }
 
-template <Element element = Element::kFloat>
 inline void compute_scores(float* scores, const float* keys, const float* queries_transposed, int64_t size,
                            const Stretch* stretches, int count, Prefetcher& ahead) {
   for (int s = 0; s < count; ++s)
-    for (int i = 0; i < stretches[s].length; i += kKeyGroup) {
-      product<Order::kByRow, false, Zeros::kMultiply, element>(scores + (stretches[s].first_row + i) * kTile, kTile,
-                                    keys + (stretches[s].first_key + i) * size, size, queries_transposed, kTile,
-                                    kKeyGroup, kTile, size);
-      ahead.fetch();
-    }
+    product<Order::kByRow, false>(scores + stretches[s].first_row * kTile, kTile,
+                                  keys + stretches[s].first_key * size, size, queries_transposed, kTile,
+                                  stretches[s].length, kTile, size, &ahead);
 }
 
-inline int count_key_groups(const Stretch* stretches, int count) {
-  return count ? (stretches[count - 1].first_row + stretches[count - 1].length) / kKeyGroup : 0;
+inline int count_keys(const Stretch* stretches, int count) {
+  return count ? stretches[count - 1].first_row + stretches[count - 1].length : 0;
 }
 
 // Queues what the tile of queries from `first` on will need.
@@ -441,14 +421,14 @@ inline void look_ahead(Prefetcher& ahead, const Plan& plan, const Row& row, cons
   stop = stop < first + kTile ? stop : first + kTile;
   if (first >= stop) return;
   for (int64_t i = first; i < stop; ++i) {
-    ahead.add(row.q, plan.queries[i]);
-    ahead.add(backward ? row.grad_q : row.out, plan.queries[i]);
-    if (backward) ahead.add(row.grad_out, plan.queries[i]);
+    row.q.fetch(ahead, plan.queries[i]);
+    (backward ? row.grad_q : row.out).fetch(ahead, plan.queries[i]);
+    if (backward) row.grad_out.fetch(ahead, plan.queries[i]);
   }
   const int slots = plan.hi[stop - 1] - run.first < run.length ? plan.hi[stop - 1] - run.first : run.length;
   for (int i = run.num_filled; i < slots; ++i) {
-    ahead.add(row.k, run.position[i]);
-    ahead.add(row.v, run.position[i]);
+    row.k.fetch(ahead, run.position[i]);
+    row.v.fetch(ahead, run.position[i]);
   }
 }
 
@@ -557,13 +537,13 @@ inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, i
 
 inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
   w.tile.finite_q = fill_tile(w.tile.q, w.tile.q_transposed, w.tile, row.q);
-  const int count = find_stretches(w.stretches, w.tile, w.run);
+  const int count = find_stretches(w.stretches, w.tile, w.run), num_keys = count_keys(w.stretches, count);
   const int64_t size = row.v.padded_size;
   Merge merge;
-  w.ahead.spread(count_key_groups(w.stretches, count));
+  w.ahead.spread(product_work(num_keys, kTile, row.k.padded_size) + product_work(kTile, size, num_keys));
   compute_scores(w.scores, w.run.k, w.tile.q_transposed, row.k.padded_size, w.stretches, count, w.ahead);
   softmax<Element::kFloat>(w, p, plan, row, count, merge);
-  if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count);
+  if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count, w.ahead);
   merge_tile(w, row, merge, size, count, finish);
 }
 

@@ -122,7 +122,9 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
   const int64_t D = row.q.padded_size, Dv = row.v.padded_size;
   tile.finite_q = fill_tile(tile.q, tile.q_transposed, tile, row.q);
   tile.finite_grad = fill_tile(tile.grad, tile.grad_transposed, tile, row.grad_out);
-  w.ahead.spread(2 * count_key_groups(w.stretches, count));
+  const int num_keys = count_keys(w.stretches, count);
+  w.ahead.spread(2 * (product_work(num_keys, kTile, D) + product_work(num_keys, kTile, Dv)) +
+                 product_work(kTile, D, num_keys));
   compute_scores(w.scores, run.k, tile.q_transposed, D, w.stretches, count, w.ahead);
   compute_scores(w.grad_scores, run.v, tile.grad_transposed, Dv, w.stretches, count, w.ahead);
   weights_and_gradients<Element::kFloat>(w, p, plan, row, count);
@@ -130,12 +132,12 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
     const Stretch& part = w.stretches[s];
     careful_product<Order::kByRow, true>(tile.finite_grad, run.grad_v + part.first_key * Dv, Dv,
                                          w.scores + part.first_row * kTile, kTile, tile.grad, Dv, part.length,
-                                         Dv, kTile);
+                                         Dv, kTile, w.ahead);
     careful_product<Order::kByRow, true>(tile.finite_q, run.grad_k + part.first_key * D, D,
                                          w.grad_scores + part.first_row * kTile, kTile, tile.q, D, part.length,
-                                         D, kTile);
+                                         D, kTile, w.ahead);
   }
-  weighted_sum(w.rows, w.grad_scores, run.k, D, run.finite_k, w.stretches, count);
+  weighted_sum(w.rows, w.grad_scores, run.k, D, run.finite_k, w.stretches, count, w.ahead);
   add_query_gradients(w, row, D);
 }
 

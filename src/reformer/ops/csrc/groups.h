@@ -11,6 +11,7 @@ inline void forward(const Problem& p, const Plan& plan, const Group& group, floa
   layout_workspace(w, p, scratch);
   const Row row(p, plan.row);
   const PairedWorkspace pairs(w, p);
+  const TileRegisters registers(p.bfloat16);
   const int32_t step = (int32_t)max_run(p);
   int32_t first = group.first_slot;
   do {
@@ -51,6 +52,7 @@ inline void backward(const Problem& p, const Plan& plan, const Group& group, flo
   layout_workspace(w, p, scratch);
   const Row row(p, plan.row);
   const PairedWorkspace pairs(w, p);
+  const TileRegisters registers(p.bfloat16);
   const int32_t step = (int32_t)max_run(p);
   int32_t first = group.first_slot;
   do {
@@ -77,8 +79,8 @@ inline void backward(const Problem& p, const Plan& plan, const Group& group, flo
       int num_done = stop_query < group.stop_query ? plan.lo[stop_query] - first : w.run.length;
       num_done = num_done > w.run.num_filled ? w.run.num_filled : num_done;
       for (int i = num_flushed; i < num_done; ++i) {
-        w.ahead.add(row.grad_k, w.run.position[i]);
-        w.ahead.add(row.grad_v, w.run.position[i]);
+        row.grad_k.fetch(w.ahead, w.run.position[i]);
+        row.grad_v.fetch(w.ahead, w.run.position[i]);
       }
       if (paired && !paired_backward_tile(w, p, plan, row)) {
         paired = false;

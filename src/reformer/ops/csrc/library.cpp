@@ -2,6 +2,11 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#ifdef REFORMER_X86
+#include <cpuid.h>
 #endif
 
 #include <algorithm>
@@ -22,6 +27,9 @@ extern const Kernels kGeneric;
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
 extern const Kernels kAvx512Bf16;
+#ifdef REFORMER_HAS_AMX
+extern const Kernels kAmx;
+#endif
 #endif
 
 namespace {
@@ -292,6 +300,18 @@ void add(AddProblem& p, const Kernels& kernels, int64_t num_threads) {
   p.is_within = is_within;
 }
 
+#ifdef REFORMER_HAS_AMX
+// Whether the processor multiplies bfloat16 in tile registers, and the system lets this process have them.
+bool has_tiles() {
+  constexpr unsigned kBf16 = 1 << 22, kTiles = 1 << 24;  // in EDX of leaf 7
+  unsigned a, b, c, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || ~d & (kBf16 | kTiles)) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // of <asm/prctl.h>, where it is new enough
+  static const bool granted = !syscall(SYS_arch_prctl, kRequestPermission, kTileData);
+  return granted;
+}
+#endif
+
 // Instruction sets that were compiled and that this processor has, the best one first.
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> available;
@@ -299,7 +319,12 @@ std::vector<const Kernels*> available_kernels() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-    if (__builtin_cpu_supports("avx512bf16")) available.push_back(&kAvx512Bf16);
+    if (__builtin_cpu_supports("avx512bf16")) {
+#ifdef REFORMER_HAS_AMX
+      if (has_tiles()) available.push_back(&kAmx);
+#endif
+      available.push_back(&kAvx512Bf16);
+    }
     available.push_back(&kAvx512);
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) available.push_back(&kAvx2);

@@ -60,8 +60,8 @@ struct PairedWorkspace {
   PairedVectors k, v, q, grad;
 
   PairedWorkspace(const Workspace& w, const Problem& p)
-      : k(w.run.k, max_run(p), padded_pairs(p.D)),
-        v(w.run.v, max_run(p), padded_pairs(p.Dv)),
+      : k(w.run.k, max_run(p) + kRunPadding, padded_pairs(p.D)),
+        v(w.run.v, max_run(p) + kRunPadding, padded_pairs(p.Dv)),
         q(w.tile.q, kTile, padded_pairs(p.D)),
         grad(w.tile.grad, kTile, padded_pairs(p.Dv)) {}
 };
@@ -81,7 +81,8 @@ inline bool fill_paired_run(const PairedWorkspace& pairs, Run& run, const Row& r
     pairs.v.gather(row.v, run.position[i], i, check);
   }
   run.num_filled = stop;
-  for (int i = stop; i % kKeyGroup; ++i) {
+  const int stop_group = (stop + kKeyGroup - 1) / kKeyGroup * kKeyGroup;
+  for (int i = stop; i < stop_group + kRunPadding; ++i) {
     pairs.k.clear(i);
     pairs.v.clear(i);
     if (i >= run.length) run.position[i] = run.position[0];
@@ -98,29 +99,63 @@ inline bool fill_paired_tile(const PairedVectors& to, float* transposed, const T
   return is_zero(check);
 }
 
-template <Order order, bool Add>
-inline void paired_product(float* C, int64_t ldc, const void* A, int64_t lda, const float* B, int64_t ldb,
-                           int64_t m, int64_t n, int64_t depth) {
-  product<order, Add, Zeros::kMultiply, Element::kPair>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2);
+// C [m, n] = A [m, depth] @ B [depth, n], or added to C: A as vectors are stored, B in pairs along the depth.
+template <bool Add>
+inline void paired_product(float* C, int64_t ldc, const void* A, int64_t lda, const float* B, int64_t ldb, int64_t m,
+                           int64_t n, int64_t depth) {
+#ifdef REFORMER_AMX
+  tile_product<Add>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2);
+#else
+  product<Order::kByRow, Add, Zeros::kMultiply, Element::kPair>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2);
+#endif
 }
 
-// rows [kTile, n] = sum over the keys of weights, in pairs of keys, times vectors.
-inline void paired_sum(float* rows, int64_t n, const float* weights, const PairedVectors& vectors,
-                       const Stretch* stretches, int count) {
+#ifdef REFORMER_AMX
+// Weights of some pairs of keys, query by query: [kTile, pairs], with zeros up to a multiple of kLanes, which is returned.
+inline int64_t weights_by_query(Workspace& w, int64_t pitch, const float* weights, int64_t pairs) {
+  int64_t first = 0;
+  for (; first < pairs; first += kLanes)
+    for (int lane = 0; lane < kTile; lane += kLanes) {
+      Float x[kLanes];
+      for (int i = 0; i < kLanes; ++i)
+        x[i] = first + i < pairs ? load<Float>(weights + (first + i) * 2 * kTile + lane) : Float{};
+      transpose(x);
+      for (int i = 0; i < kLanes; ++i) store(w.weights_by_query + (lane + i) * pitch + first, x[i]);
+    }
+  return first;
+}
+#endif
+
+// w.rows [kTile, n] = sum over the keys of weights, in pairs of keys, times vectors.
+inline void paired_sum(Workspace& w, const Problem& p, int64_t n, const float* weights, const PairedVectors& vectors,
+                       int count) {
   for (int s = 0; s < count; ++s) {
-    const float* A = weights + stretches[s].first_row * kTile;
-    const float* B = vectors.pairs + stretches[s].first_key / 2 * vectors.size;
-    if (s == 0)
-      paired_product<Order::kByStep, false>(rows, n, A, 2 * kTile, B, vectors.size, kTile, n, stretches[s].length);
-    else
-      paired_product<Order::kByStep, true>(rows, n, A, 2 * kTile, B, vectors.size, kTile, n, stretches[s].length);
+    const Stretch& part = w.stretches[s];
+    const float* A = weights + part.first_row * kTile;
+    const float* B = vectors.pairs + part.first_key / 2 * vectors.size;
+#ifdef REFORMER_AMX
+    const int64_t pitch = weights_pitch(p), pairs = weights_by_query(w, pitch, A, part.length / 2);
+    (s ? tile_product<true> : tile_product<false>)(w.rows, n, w.weights_by_query, pitch, B, vectors.size, kTile, n,
+                                                   pairs);
+#else
+    (s ? product<Order::kByStep, true, Zeros::kMultiply, Element::kPair>
+       : product<Order::kByStep, false, Zeros::kMultiply, Element::kPair>)(w.rows, n, A, 2 * kTile, B, vectors.size,
+                                                                           kTile, n, part.length / 2, nullptr);
+#endif
   }
 }
 
 inline void paired_scores(float* scores, const PairedVectors& keys, const float* queries_transposed, Workspace& w,
                           int count) {
-  compute_scores<Element::kPair>(scores, (const float*)keys.plain, queries_transposed, keys.size / 2, w.stretches,
-                                 count, w.ahead);
+  constexpr int kStep = kHasTiles ? 32 : kKeyGroup;
+  for (int s = 0; s < count; ++s)
+    for (int i = 0; i < w.stretches[s].length; i += kStep) {
+      const int rows = w.stretches[s].length - i < kStep ? w.stretches[s].length - i : kStep;
+      paired_product<false>(scores + (w.stretches[s].first_row + i) * kTile, kTile,
+                            keys.plain + (w.stretches[s].first_key + i) * keys.size, keys.size / 2,
+                            queries_transposed, kTile, rows, kTile, keys.size);
+      w.ahead.fetch(rows);
+    }
 }
 
 inline bool paired_forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
@@ -129,10 +164,10 @@ inline bool paired_forward_tile(Workspace& w, const Problem& p, const Plan& plan
   if (!fill_paired_tile(pairs.q, w.tile.q_transposed, w.tile, row.q)) return false;
   const int count = find_stretches(w.stretches, w.tile, w.run);
   Merge merge;
-  w.ahead.spread(count_key_groups(w.stretches, count));
+  w.ahead.spread(count_keys(w.stretches, count));
   paired_scores(w.scores, pairs.k, w.tile.q_transposed, w, count);
   softmax<Element::kPair>(w, p, plan, row, count, merge);
-  paired_sum(w.rows, size, w.scores, pairs.v, w.stretches, count);
+  paired_sum(w, p, size, w.scores, pairs.v, count);
   merge_tile(w, row, merge, size, count, finish);
   return true;
 }
@@ -148,19 +183,19 @@ inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& pla
   if (!fill_paired_tile(pairs.q, tile.q_transposed, tile, row.q)) return false;
   if (!fill_paired_tile(pairs.grad, tile.grad_transposed, tile, row.grad_out)) return false;
   const int64_t D = row.k.padded_size, Dv = row.v.padded_size;
-  w.ahead.spread(2 * count_key_groups(w.stretches, count));
+  w.ahead.spread(2 * count_keys(w.stretches, count));
   paired_scores(w.scores, pairs.k, tile.q_transposed, w, count);
   paired_scores(w.grad_scores, pairs.v, tile.grad_transposed, w, count);
   weights_and_gradients<Element::kPair>(w, p, plan, row, count);
   for (int s = 0; s < count; ++s) {
     const Stretch& part = w.stretches[s];
-    paired_product<Order::kByRow, true>(w.run.grad_v + part.first_key * Dv, Dv, w.scores + part.first_row * kTile,
+    paired_product<true>(w.run.grad_v + part.first_key * Dv, Dv, w.scores + part.first_row * kTile,
                                         kTile, pairs.grad.pairs, pairs.grad.size, part.length, Dv, kTile);
-    paired_product<Order::kByRow, true>(w.run.grad_k + part.first_key * D, D,
+    paired_product<true>(w.run.grad_k + part.first_key * D, D,
                                         w.halves + part.first_row * kTile / 2, kTile / 2, pairs.q.pairs,
                                         pairs.q.size, part.length, D, kTile);
   }
-  paired_sum(w.rows, D, w.grad_scores, pairs.k, w.stretches, count);
+  paired_sum(w, p, D, w.grad_scores, pairs.k, count);
   add_query_gradients(w, row, D);
   return true;
 }

@@ -1,12 +1,18 @@
 // The matrix product that everything rests on.
 #pragma once
 
+#include "prefetch.h"
 #include "vec.h"
 
 #ifdef REFORMER_BF16
 constexpr bool kHasPairs = true;
 #else
 constexpr bool kHasPairs = false;
+#endif
+#ifdef REFORMER_AMX
+constexpr bool kHasTiles = true;
+#else
+constexpr bool kHasTiles = false;
 #endif
 
 namespace reformer {
@@ -70,19 +76,29 @@ inline __attribute__((always_inline)) void register_tile(float* C, int64_t ldc, 
     for (int j = 0; j < Vecs; ++j) store(C + i * ldc + j * kLanes, sum[i][j]);
 }
 
+// Steps along the depth of all register tiles of a product: the unit in which `ahead` is told of work.
+inline int64_t product_work(int64_t m, int64_t n, int64_t depth) {
+  return m / kTileRows * ((n + 2 * kLanes - 1) / (2 * kLanes)) * depth;
+}
+
 // C [m, n] = A [m, depth] @ B [depth, n], or added to C. m is a multiple of 8, n of kLanes; the
 // depth counts elements.
 template <Order order, bool Add, Zeros zeros = Zeros::kMultiply, Element element = Element::kFloat>
 __attribute__((noinline)) void product(float* C, int64_t ldc, const float* A, int64_t lda, const float* B,
-                                       int64_t ldb, int64_t m, int64_t n, int64_t depth) {
+                                       int64_t ldb, int64_t m, int64_t n, int64_t depth,
+                                       Prefetcher* ahead = nullptr) {
   const int64_t step = order == Order::kByRow ? lda : 1;
   int64_t j = 0;
   for (; j + 2 * kLanes <= n; j += 2 * kLanes)
-    for (int64_t i = 0; i < m; i += kTileRows)
+    for (int64_t i = 0; i < m; i += kTileRows) {
       register_tile<2, order, Add, zeros, element>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
+      if (ahead) ahead->fetch(depth);
+    }
   if (j < n)
-    for (int64_t i = 0; i < m; i += kTileRows)
+    for (int64_t i = 0; i < m; i += kTileRows) {
       register_tile<1, order, Add, zeros, element>(C + i * ldc + j, ldc, A + i * step, lda, B + j, ldb, depth);
+      if (ahead) ahead->fetch(depth);
+    }
 }
 
 }  // namespace
