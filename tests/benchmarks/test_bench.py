@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -221,6 +222,23 @@ def test_the_command_measures_in_processes_of_its_own(
     out = capsys.readouterr().out
     assert "chunk torch        forward " in out
     assert out.splitlines()[-1] == f"written: {tmp_path / 'op.json'}"
+
+
+def test_processes_have_the_environment_that_the_command_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = (
+        f"import os; open({str(tmp_path / 'found')!r}, 'w').write(os.environ.get('GOMP_SPINCOUNT', 'none'))"
+    )
+    monkeypatch.setattr(
+        "reformer.bench.command.plain_worker", lambda case, contender: [sys.executable, "-c", write]
+    )
+    given = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    monkeypatch.setattr(cli, "environment_at_start", given)
+    cli.prepare_process()
+    assert "GOMP_SPINCOUNT" in os.environ
+    assert cli.main(["bench", "op", "--contenders", "chunk torch", "--out", str(tmp_path)]) == 1
+    assert (tmp_path / "found").read_text() == "none"
 
 
 def test_the_command_prepares_processes_where_it_is_asked_to(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What `reformer bench` does."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from reformer.bench import plots
@@ -20,6 +20,7 @@ def run_cases(
     contenders: Sequence[str] = (),
     turns: int = 5,
     prepared: bool = False,
+    environment: Mapping[str, str] | None = None,
     cases: dict[str, Case] = CASES,
     command: Command | None = None,
 ) -> bool:
@@ -32,6 +33,7 @@ def run_cases(
         contenders: who takes part; all by default.
         turns: measurements of each contender.
         prepared: give the processes the settings of our command line.
+        environment: variables of the processes; those of this one by default.
         cases: the cases there are.
         command: starts a worker, instead of what `prepared` says.
 
@@ -58,6 +60,7 @@ def run_cases(
                 contenders=taking_part,
                 turns=turns,
                 command=command or (prepared_worker if prepared else plain_worker),
+                environment=environment,
             )
         finally:  # also after Ctrl-C
             _show(results, path)

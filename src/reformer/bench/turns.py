@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Self
 
 from reformer.bench.case import Case
@@ -28,8 +28,10 @@ def prepared_worker(case: str, contender: str) -> Sequence[str]:
 class Worker:
     """The process of one contender, which does as it is told."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def ask(self, order: str) -> dict[str, Any]:
         """Gives an order and waits for the answer; a process that has died is an answer too."""
@@ -67,6 +69,7 @@ def run_case(
     contenders: Sequence[str],
     turns: int,
     command: Command = plain_worker,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Shows that each contender is right, then measures those that are, length by length.
 
@@ -77,25 +80,30 @@ def run_case(
         contenders: names, in the order of the turns.
         turns: measurements of each contender that is not slow; see `SLOW_SECONDS`.
         command: starts the worker of a case and a contender.
+        environment: variables of the workers; those of this process by default.
     """
+
+    def start(name: str) -> Worker:
+        return Worker(command(results.name, name), environment)
+
     right = []
     for name in contenders:
-        with Worker(command(results.name, name)) as worker:
+        with start(name) as worker:
             if results.gate(name, worker.ask("gate"), case.contenders[name].tolerance):
                 right.append(name)
     for length in lengths:
-        _take_turns(results, length, right, turns, command)
+        _take_turns(results, length, right, turns, start)
         results.finish_length(length)
 
 
 def _take_turns(
-    results: CaseResults, length: int, names: Sequence[str], turns: int, command: Command
+    results: CaseResults, length: int, names: Sequence[str], turns: int, start: Callable[[str], Worker]
 ) -> None:
     workers: dict[str, Worker] = {}
     intervals: dict[str, int] = {}
     try:
         for name in names:
-            worker = workers[name] = Worker(command(results.name, name))
+            worker = workers[name] = start(name)
             answer = worker.ask(f"prepare {length}")
             answer = answer if _is_bad(answer) else worker.ask("first")
             results.record(length, name, answer, counts=False)

@@ -54,6 +54,10 @@ def reformer(
     """Train and use Reformer models on sequences as long as they come."""
 
 
+environment_at_start = dict(os.environ)
+"""What the process was given, without what `prepare_process` adds."""
+
+
 def prepare_process() -> None:
     """Sets what makes long work on a CPU fast; before torch is imported, for it reads the first when it is.
 

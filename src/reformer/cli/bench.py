@@ -46,6 +46,7 @@ def bench(
         serve(CASES, *worker.split("/"))
         return
     from reformer.bench.command import run_cases
+    from reformer.cli import environment_at_start
 
     try:
         fine = run_cases(
@@ -55,6 +56,7 @@ def bench(
             contenders=_items(contenders),
             turns=turns,
             prepared=prepared,
+            environment=environment_at_start,
         )
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

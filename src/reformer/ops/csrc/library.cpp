@@ -307,13 +307,11 @@ bool has_tiles() {
   unsigned a, b, c, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || ~d & (kBf16 | kTiles)) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // of <asm/prctl.h>, where it is new enough
-  static const bool granted = !syscall(SYS_arch_prctl, kRequestPermission, kTileData);
-  return granted;
+  return !syscall(SYS_arch_prctl, kRequestPermission, kTileData);
 }
 #endif
 
-// Instruction sets that were compiled and that this processor has, the best one first.
-std::vector<const Kernels*> available_kernels() {
+std::vector<const Kernels*> find_kernels() {
   std::vector<const Kernels*> available;
 #ifdef REFORMER_X86
   __builtin_cpu_init();
@@ -333,10 +331,16 @@ std::vector<const Kernels*> available_kernels() {
   return available;
 }
 
+// Instruction sets that were compiled and that this processor has, the best one first.
+const std::vector<const Kernels*>& available_kernels() {
+  static const std::vector<const Kernels*> available = find_kernels();  // asking takes long in a virtual machine
+  return available;
+}
+
 // Runs work(); 0, or 1 where memory is short, or 2 where there is no such instruction set.
 template <class Work>
 int32_t guarded(int64_t instruction_set, const Work& work) {
-  const std::vector<const Kernels*> available = available_kernels();
+  const std::vector<const Kernels*>& available = available_kernels();
   if (instruction_set < 0 || instruction_set >= (int64_t)available.size()) return 2;
   try {
     work(*available[instruction_set]);
@@ -360,7 +364,7 @@ REFORMER_API int64_t reformer_add_problem_size() { return sizeof(reformer::AddPr
 
 // Name of the i-th instruction set that this processor has, the best one first; null behind the last.
 REFORMER_API const char* reformer_instruction_set(int64_t i) {
-  const auto available = reformer::available_kernels();
+  const auto& available = reformer::available_kernels();
   return i < (int64_t)available.size() ? available[i]->name : nullptr;
 }
 
