@@ -305,7 +305,7 @@ def _attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and of each query `[B, H, Tq]` its highest score (log2 units) and sum of exponentials."""
     options = (window, chunk_length, before, after, causal, penalize_self, correct_duplicates, dropout)
-    out = _result_like(q, v.shape[-1])
+    out = Layout.like(q, v.shape[-1], new_empty)
     highest = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     total = torch.zeros_like(highest)
     tensors = {"q": q, "k": k, "v": v, "out": out, "highest": highest, "total": total}
@@ -337,7 +337,7 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     options = (window, chunk_length, before, after, causal, penalize_self, correct_duplicates, dropout)
-    gradients = {f"grad_{name}": _result_like(x, x.shape[-1]) for name, x in (("q", q), ("k", k), ("v", v))}
+    gradients = {f"grad_{name}": _gradient_like(x) for name, x in (("q", q), ("k", k), ("v", v))}
     tensors = {"q": q, "k": k, "v": v, "out": out, "highest": highest, "total": total} | gradients
     tensors |= {"grad_out": grad_out, "delta": torch.empty_like(highest)}
     _run_levels(True, tensors, q_buckets, k_buckets, key_padding_mask, *options, dropout_seed)
@@ -413,10 +413,10 @@ def _memory_for_sums(q: Tensor, of_row: int) -> Tensor:
     return new_empty(q, (at_once * of_row,), torch.float32)
 
 
-def _result_like(x: Tensor, size: int) -> Tensor:
+def _gradient_like(x: Tensor) -> Tensor:
     """A tensor with the dtype and layout of x: zeros in float32, to which the kernels add, or bfloat16."""
     new = new_zeros if x.dtype == torch.float32 else new_empty
-    return Layout.like(x, size, new)
+    return Layout.like(x, x.shape[-1], new)
 
 
 def _with_contiguous_vectors(x: Tensor) -> Tensor:

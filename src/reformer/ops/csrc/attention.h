@@ -202,16 +202,21 @@ inline bool fill_tile(float* to, float* transposed, const Tile& tile, const Vect
   return is_zero(check);
 }
 
+// Where the key of a slot is in plan.keys.
+inline int64_t place_of_slot(const Plan& plan, int32_t slot) {
+  const int64_t place = slot % plan.num_slots;
+  return place < 0 ? place + plan.num_slots : place;
+}
+
 inline void start_run(Run& run, const Plan& plan, int32_t first, int32_t stop) {
   run.first = first;
   run.length = stop - first;
   run.num_filled = 0;
   run.check_k = run.check_v = Float{};
-  int64_t slot = first % plan.num_slots;
-  if (slot < 0) slot += plan.num_slots;
+  int64_t at = place_of_slot(plan, first);
   for (int i = 0; i < run.length; ++i) {
-    run.position[i] = plan.keys[slot];
-    if (++slot == plan.num_slots) slot = 0;
+    run.position[i] = plan.keys[at];
+    if (++at == plan.num_slots) at = 0;
   }
 }
 
@@ -414,21 +419,30 @@ inline int count_keys(const Stretch* stretches, int count) {
   return count ? stretches[count - 1].first_row + stretches[count - 1].length : 0;
 }
 
-// Queues what the tile of queries from `first` on will need.
+// Queues what the tile after that of queries before `first` will need: of the same group, or of the next one.
 inline void look_ahead(Prefetcher& ahead, const Plan& plan, const Row& row, const Run& run, int64_t first,
-                       int64_t stop, bool backward) {
+                       const Group& group, const Group* next, bool backward) {
   ahead.clear();
-  stop = stop < first + kTile ? stop : first + kTile;
-  if (first >= stop) return;
+  int32_t slot = run.first + run.num_filled, stop_slot = run.first + run.length;
+  int64_t stop = group.stop_query;
+  if (first >= stop) {
+    if (!next || stop_slot < group.stop_slot) return;
+    first = next->first_query;
+    stop = next->stop_query;
+    slot = next->first_slot;
+    stop_slot = next->stop_slot;
+  }
+  if (stop > first + kTile) stop = first + kTile;
   for (int64_t i = first; i < stop; ++i) {
     row.q.fetch(ahead, plan.queries[i]);
     (backward ? row.grad_q : row.out).fetch(ahead, plan.queries[i]);
     if (backward) row.grad_out.fetch(ahead, plan.queries[i]);
   }
-  const int slots = plan.hi[stop - 1] - run.first < run.length ? plan.hi[stop - 1] - run.first : run.length;
-  for (int i = run.num_filled; i < slots; ++i) {
-    row.k.fetch(ahead, run.position[i]);
-    row.v.fetch(ahead, run.position[i]);
+  if (stop_slot > plan.hi[stop - 1]) stop_slot = plan.hi[stop - 1];
+  for (int64_t at = place_of_slot(plan, slot); slot < stop_slot; ++slot) {
+    row.k.fetch(ahead, plan.keys[at]);
+    row.v.fetch(ahead, plan.keys[at]);
+    if (++at == plan.num_slots) at = 0;
   }
 }
 
@@ -462,6 +476,8 @@ inline Float mask_scores(Workspace& w, const Lanes& lanes, int count, int lane, 
   return highest;
 }
 
+constexpr int kSoftmaxWork = 2, kSoftmaxGradientWork = 4;  // of two keys and kLanes queries; see `product_work`
+
 // What the forward keeps of each query of a tile while it merges.
 struct Merge {
   alignas(64) float highest[kTile], total[kTile], old_weight[kTile];
@@ -489,6 +505,7 @@ inline void softmax(Workspace& w, const Problem& p, const Plan& plan, const Row&
       float* score = w.scores + part.first_row * kTile + lane;
       for (int i = 0; i < part.length; i += 2, score += 2 * kTile) {
         Float x = exp2(load<Float>(score) - reference), y = exp2(load<Float>(score + kTile) - reference);
+        w.ahead.fetch(kSoftmaxWork);
         sum = sum + x + y;  // key by key: in pairs, later tokens could change a bit of it
         if (dropout) {
           x = lanes.drop(position[i], x);
@@ -521,10 +538,11 @@ inline void merge_tile(const Workspace& w, const Row& row, const Merge& merge, i
     const float* sum = w.rows + i * size;
     const float total = merge.total[i];
     const float factor = finish && total != 0 ? 1 / total : 1, old = merge.old_weight[i] * factor;
-    if (merge.old_weight[i] == 0 && seen) {  // the first to be seen; what is there was never written
-      row.out.write(tile.query[i], sum, factor);
-    } else if (row.out.bfloat16) {
-      row.out.clear(tile.query[i]);
+    if (merge.old_weight[i] == 0) {  // nothing was seen before; what is there was never written
+      if (seen)
+        row.out.write(tile.query[i], sum, factor);
+      else
+        row.out.clear(tile.query[i]);
     } else if (seen) {
       for (int64_t d = 0; d < row.v.size; ++d) out[d] = out[d] * old + sum[d] * factor;
     } else if (factor != 1) {
@@ -540,7 +558,8 @@ inline void forward_tile(Workspace& w, const Problem& p, const Plan& plan, const
   const int count = find_stretches(w.stretches, w.tile, w.run), num_keys = count_keys(w.stretches, count);
   const int64_t size = row.v.padded_size;
   Merge merge;
-  w.ahead.spread(product_work(num_keys, kTile, row.k.padded_size) + product_work(kTile, size, num_keys));
+  w.ahead.spread(product_work(num_keys, kTile, row.k.padded_size) + product_work(kTile, size, num_keys) +
+                 num_keys * kTileVecs * kSoftmaxWork / 2);
   compute_scores(w.scores, w.run.k, w.tile.q_transposed, row.k.padded_size, w.stretches, count, w.ahead);
   softmax<Element::kFloat>(w, p, plan, row, count, merge);
   if (count) weighted_sum(w.rows, w.scores, w.run.v, size, w.run.finite_v, w.stretches, count, w.ahead);

@@ -68,6 +68,7 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
       for (int i = 0; i < part.length; i += 2, score += 2 * kTile, grad_score += 2 * kTile) {
         const auto a = of_key(score, grad_score, slot + i, position[i]);
         const auto b = of_key(score + kTile, grad_score + kTile, slot + i + 1, position[i + 1]);
+        w.ahead.fetch(kSoftmaxGradientWork);
         if (element == Element::kPair) {
           uint16_t* weights = (uint16_t*)(score - lane) + lane;
           uint16_t* gradients = (uint16_t*)(w.halves + (part.first_row + i) * kTile / 2) + lane;
@@ -124,7 +125,7 @@ inline void backward_tile(Workspace& w, const Problem& p, const Plan& plan, cons
   tile.finite_grad = fill_tile(tile.grad, tile.grad_transposed, tile, row.grad_out);
   const int num_keys = count_keys(w.stretches, count);
   w.ahead.spread(2 * (product_work(num_keys, kTile, D) + product_work(num_keys, kTile, Dv)) +
-                 product_work(kTile, D, num_keys));
+                 product_work(kTile, D, num_keys) + num_keys * kTileVecs * kSoftmaxGradientWork / 2);
   compute_scores(w.scores, run.k, tile.q_transposed, D, w.stretches, count, w.ahead);
   compute_scores(w.grad_scores, run.v, tile.grad_transposed, Dv, w.stretches, count, w.ahead);
   weights_and_gradients<Element::kFloat>(w, p, plan, row, count);

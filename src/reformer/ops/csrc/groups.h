@@ -6,7 +6,7 @@
 namespace reformer {
 namespace {
 
-inline void forward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
+inline void forward(const Problem& p, const Plan& plan, const Group& group, const Group* next, float* scratch) {
   Workspace w;
   layout_workspace(w, p, scratch);
   const Row row(p, plan.row);
@@ -26,13 +26,13 @@ inline void forward(const Problem& p, const Plan& plan, const Group& group, floa
       place_tile(w.tile, p, plan, query, stop_query);
       if (paired) {
         paired = fill_paired_run(pairs, w.run, row, stop_slot);
-        look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, false);
+        look_ahead(w.ahead, plan, row, w.run, stop_query, group, next, false);
         if (paired && paired_forward_tile(w, p, plan, row, finish)) continue;
         paired = false;  // from here on
         start_run(w.run, plan, first, stop);
       }
       fill_run(w.run, row, stop_slot);
-      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, false);
+      look_ahead(w.ahead, plan, row, w.run, stop_query, group, next, false);
       forward_tile(w, p, plan, row, finish);
     }
     first = stop;
@@ -47,7 +47,7 @@ inline void flush_gradients(const Run& run, const Row& row, int first, int stop)
   }
 }
 
-inline void backward(const Problem& p, const Plan& plan, const Group& group, float* scratch) {
+inline void backward(const Problem& p, const Plan& plan, const Group& group, const Group* next, float* scratch) {
   Workspace w;
   layout_workspace(w, p, scratch);
   const Row row(p, plan.row);
@@ -74,7 +74,7 @@ inline void backward(const Problem& p, const Plan& plan, const Group& group, flo
         start_run(w.run, plan, first, stop);
       }
       if (!paired) fill_run(w.run, row, stop_slot);
-      look_ahead(w.ahead, plan, row, w.run, stop_query, group.stop_query, true);
+      look_ahead(w.ahead, plan, row, w.run, stop_query, group, next, true);
       // Slots that no later tile sees are done with.
       int num_done = stop_query < group.stop_query ? plan.lo[stop_query] - first : w.run.length;
       num_done = num_done > w.run.num_filled ? w.run.num_filled : num_done;

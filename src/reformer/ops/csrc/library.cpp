@@ -102,18 +102,21 @@ void for_parts(Team& team, int64_t worker, int64_t T, const Work& work) {
   });
 }
 
-// A row of a tensor [B, H, T, size] of bfloat16, while kernels add to it in float32.
+// A row of a tensor [B, H, T, size] of bfloat16, while kernels write it in float32.
 class Sums {
  public:
   Sums(const Rows& tensor, int64_t row, int64_t H, int64_t T, int64_t size, float* memory)
       : tensor_(tensor), row_(row), H_(H), T_(T), size_(size), memory_(memory) {}
 
-  // Zeros, in the place of the row.
-  Rows begin(Team& team, int64_t worker) const {
+  // Memory in the place of the row.
+  Rows begin() const { return {memory_ - row_ * T_ * size_, H_ * T_ * size_, T_ * size_, size_}; }
+
+  // The same, with zeros.
+  Rows begin_with_zeros(Team& team, int64_t worker) const {
     for_parts(team, worker, T_, [&](int64_t first, int64_t stop, int64_t) {
       std::fill(memory_ + first * size_, memory_ + stop * size_, 0.0f);
     });
-    return {memory_ - row_ * T_ * size_, H_ * T_ * size_, T_ * size_, size_};
+    return begin();
   }
 
   // Rounds the sums into the tensor.
@@ -129,10 +132,11 @@ class Sums {
   float* memory_;
 };
 
-// Zeros in a row of a tensor of bfloat16.
+// Zeros in a row of a tensor whose elements are of some type.
+template <class Element>
 void clear_row(const Rows& tensor, int64_t H, int64_t row, int64_t T, int64_t size) {
-  uint16_t* const data = (uint16_t*)tensor.data + row / H * tensor.batch + row % H * tensor.head;
-  for (int64_t i = 0; i < T; ++i) std::fill_n(data + i * tensor.token, size, 0);
+  Element* const data = (Element*)tensor.data + row / H * tensor.batch + row % H * tensor.head;
+  for (int64_t i = 0; i < T; ++i) std::fill_n(data + i * tensor.token, size, Element(0));
 }
 
 // Attention of all rows. Several are worked on at once, each round by round, and workers without a row of their
@@ -187,7 +191,8 @@ class Attention {
       const Sums of_keys(p.grad_k, row, p.H, p.Tk, p.D, memory);
       const Sums of_values(p.grad_v, row, p.H, p.Tk, p.Dv, memory + p.Tk * p.D);
       of_queries += p.Tk * (p.D + p.Dv);
-      const Rows grad_k = of_keys.begin(team_, worker), grad_v = of_values.begin(team_, worker);
+      const Rows grad_k = of_keys.begin_with_zeros(team_, worker);
+      const Rows grad_v = of_values.begin_with_zeros(team_, worker);
       for (Problem level : levels_) {
         level.grad_k = grad_k;
         level.grad_v = grad_v;
@@ -206,7 +211,7 @@ class Attention {
   void attend_in_sums(const Problem& level, Rows& written, int64_t size, int64_t row, int64_t worker, float* memory) {
     if (writes_queries_once(level)) return attend(level, row, worker);
     const Sums sums(written, row, level.H, level.Tq, size, memory);
-    written = sums.begin(team_, worker);
+    written = backward_ ? sums.begin_with_zeros(team_, worker) : sums.begin();
     attend(level, row, worker);
     sums.finish(kernels_, team_, worker);
   }
@@ -221,12 +226,22 @@ class Attention {
       Sorter* keys = sorters_.empty() ? nullptr : &sorters_[2 * worker];
       plans.make(round, keys, same_buckets(p) ? keys : keys + 1);
     });
-    if (writes_queries_once(p) && plans.plan(0).num_queries < p.Tq)
-      clear_row(backward_ ? p.grad_q : p.out, p.H, row, p.Tq, backward_ ? p.D : p.Dv);
+    if (plans.plan(0).num_queries < p.Tq) {  // the others are never written to
+      if (writes_queries_once(p))
+        clear_row<uint16_t>(backward_ ? p.grad_q : p.out, p.H, row, p.Tq, backward_ ? p.D : p.Dv);
+      else if (!backward_)
+        clear_row<float>(p.out, p.H, row, p.Tq, p.Dv);
+    }
     for (const std::vector<Task>& tasks : schedule(p, plans, backward_))
       team_.for_each(worker, (int64_t)tasks.size(), [&](int64_t i, int64_t worker) {
-        for (const Group& group : tasks[i].groups)
-          (backward_ ? kernels_.backward : kernels_.forward)(p, *tasks[i].plan, group, scratch_[worker].data);
+        const std::vector<Group>& groups = tasks[i].groups;
+        for (size_t j = 0; j < groups.size(); ++j) {
+          const Group* next = j + 1 < groups.size() ? &groups[j + 1] : nullptr;
+          if (!next && i + 1 < (int64_t)tasks.size() && tasks[i + 1].plan == tasks[i].plan)
+            next = &tasks[i + 1].groups[0];
+          (backward_ ? kernels_.backward : kernels_.forward)(p, *tasks[i].plan, groups[j], next,
+                                                             scratch_[worker].data);
+        }
       });
   }
 

@@ -102,11 +102,20 @@ inline bool fill_paired_tile(const PairedVectors& to, float* transposed, const T
 // C [m, n] = A [m, depth] @ B [depth, n], or added to C: A as vectors are stored, B in pairs along the depth.
 template <bool Add>
 inline void paired_product(float* C, int64_t ldc, const void* A, int64_t lda, const float* B, int64_t ldb, int64_t m,
-                           int64_t n, int64_t depth) {
+                           int64_t n, int64_t depth, Prefetcher& ahead) {
 #ifdef REFORMER_AMX
-  tile_product<Add>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2);
+  tile_product<Add>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2, ahead);
 #else
-  product<Order::kByRow, Add, Zeros::kMultiply, Element::kPair>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2);
+  product<Order::kByRow, Add, Zeros::kMultiply, Element::kPair>(C, ldc, (const float*)A, lda, B, ldb, m, n, depth / 2,
+                                                                &ahead);
+#endif
+}
+
+inline int64_t paired_work(int64_t m, int64_t n, int64_t depth) {
+#ifdef REFORMER_AMX
+  return tile_work(m, n, depth / 2);
+#else
+  return product_work(m, n, depth / 2);
 #endif
 }
 
@@ -136,35 +145,31 @@ inline void paired_sum(Workspace& w, const Problem& p, int64_t n, const float* w
 #ifdef REFORMER_AMX
     const int64_t pitch = weights_pitch(p), pairs = weights_by_query(w, pitch, A, part.length / 2);
     (s ? tile_product<true> : tile_product<false>)(w.rows, n, w.weights_by_query, pitch, B, vectors.size, kTile, n,
-                                                   pairs);
+                                                   pairs, w.ahead);
 #else
     (s ? product<Order::kByStep, true, Zeros::kMultiply, Element::kPair>
        : product<Order::kByStep, false, Zeros::kMultiply, Element::kPair>)(w.rows, n, A, 2 * kTile, B, vectors.size,
-                                                                           kTile, n, part.length / 2, nullptr);
+                                                                           kTile, n, part.length / 2, &w.ahead);
 #endif
   }
 }
 
 inline void paired_scores(float* scores, const PairedVectors& keys, const float* queries_transposed, Workspace& w,
                           int count) {
-  constexpr int kStep = kHasTiles ? 32 : kKeyGroup;
   for (int s = 0; s < count; ++s)
-    for (int i = 0; i < w.stretches[s].length; i += kStep) {
-      const int rows = w.stretches[s].length - i < kStep ? w.stretches[s].length - i : kStep;
-      paired_product<false>(scores + (w.stretches[s].first_row + i) * kTile, kTile,
-                            keys.plain + (w.stretches[s].first_key + i) * keys.size, keys.size / 2,
-                            queries_transposed, kTile, rows, kTile, keys.size);
-      w.ahead.fetch(rows);
-    }
+    paired_product<false>(scores + w.stretches[s].first_row * kTile, kTile,
+                          keys.plain + w.stretches[s].first_key * keys.size, keys.size / 2, queries_transposed, kTile,
+                          w.stretches[s].length, kTile, keys.size, w.ahead);
 }
 
 inline bool paired_forward_tile(Workspace& w, const Problem& p, const Plan& plan, const Row& row, bool finish) {
   const PairedWorkspace pairs(w, p);
   const int64_t size = row.v.padded_size;
   if (!fill_paired_tile(pairs.q, w.tile.q_transposed, w.tile, row.q)) return false;
-  const int count = find_stretches(w.stretches, w.tile, w.run);
+  const int count = find_stretches(w.stretches, w.tile, w.run), num_keys = count_keys(w.stretches, count);
   Merge merge;
-  w.ahead.spread(count_keys(w.stretches, count));
+  w.ahead.spread(paired_work(num_keys, kTile, pairs.q.size) + paired_work(kTile, size, num_keys) +
+                 num_keys * kTileVecs * kSoftmaxWork / 2);
   paired_scores(w.scores, pairs.k, w.tile.q_transposed, w, count);
   softmax<Element::kPair>(w, p, plan, row, count, merge);
   paired_sum(w, p, size, w.scores, pairs.v, count);
@@ -183,17 +188,19 @@ inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& pla
   if (!fill_paired_tile(pairs.q, tile.q_transposed, tile, row.q)) return false;
   if (!fill_paired_tile(pairs.grad, tile.grad_transposed, tile, row.grad_out)) return false;
   const int64_t D = row.k.padded_size, Dv = row.v.padded_size;
-  w.ahead.spread(2 * count_keys(w.stretches, count));
+  const int num_keys = count_keys(w.stretches, count);
+  w.ahead.spread(2 * (paired_work(num_keys, kTile, D) + paired_work(num_keys, kTile, Dv)) +
+                 paired_work(kTile, D, num_keys) + num_keys * kTileVecs * kSoftmaxGradientWork / 2);
   paired_scores(w.scores, pairs.k, tile.q_transposed, w, count);
   paired_scores(w.grad_scores, pairs.v, tile.grad_transposed, w, count);
   weights_and_gradients<Element::kPair>(w, p, plan, row, count);
   for (int s = 0; s < count; ++s) {
     const Stretch& part = w.stretches[s];
     paired_product<true>(w.run.grad_v + part.first_key * Dv, Dv, w.scores + part.first_row * kTile,
-                                        kTile, pairs.grad.pairs, pairs.grad.size, part.length, Dv, kTile);
+                                        kTile, pairs.grad.pairs, pairs.grad.size, part.length, Dv, kTile, w.ahead);
     paired_product<true>(w.run.grad_k + part.first_key * D, D,
                                         w.halves + part.first_row * kTile / 2, kTile / 2, pairs.q.pairs,
-                                        pairs.q.size, part.length, D, kTile);
+                                        pairs.q.size, part.length, D, kTile, w.ahead);
   }
   paired_sum(w, p, D, w.grad_scores, pairs.k, count);
   add_query_gradients(w, row, D);

@@ -145,8 +145,8 @@ inline bool writes_queries_once(const Problem& p) {
 struct Kernels {
   const char* name;
   int64_t (*scratch_floats)(const Problem&);
-  void (*forward)(const Problem&, const Plan&, const Group&, float* scratch);
-  void (*backward)(const Problem&, const Plan&, const Group&, float* scratch);
+  void (*forward)(const Problem&, const Plan&, const Group&, const Group* next, float* scratch);
+  void (*backward)(const Problem&, const Plan&, const Group&, const Group* next, float* scratch);
   void (*delta)(const Problem&, int64_t row, int64_t first_query, int64_t stop_query);
   void (*round)(const Rows& to, int64_t H, int64_t row, const float* from, int64_t size, int64_t first, int64_t stop);
   int64_t (*hash_scratch_floats)(const HashProblem&);

@@ -65,30 +65,35 @@ inline void tile_block(float* C, int64_t ldc, const float* A, int64_t lda, const
   if (TwoRows && TwoColumns) _tile_stored(3, C + k * ldc + k, 4 * ldc);
 }
 
+// Work of a product in the unit of `product_work`.
+inline int64_t tile_work(int64_t m, int64_t n, int64_t depth) { return m * n * depth / (kTileRegisterRows * 128); }
+
 template <bool Add, bool TwoRows>
 inline void tile_rows(float* C, int64_t ldc, const float* A, int64_t lda, const float* B, int64_t ldb, int64_t n,
-                      int64_t depth) {
+                      int64_t depth, Prefetcher& ahead) {
   constexpr int k = kTileRegisterRows;
   int64_t j = 0;
   for (; j + 2 * k <= n; j += 2 * k) tile_block<Add, TwoRows, true>(C + j, ldc, A, lda, B + j, ldb, depth);
   if (j < n) tile_block<Add, TwoRows, false>(C + j, ldc, A, lda, B + j, ldb, depth);
+  ahead.fetch(tile_work(TwoRows ? 2 * k : k, n, depth));
 }
 
 // As `product` by rows of pairs. m is a multiple of 8, n and the depth, which counts pairs, of 16.
 template <bool Add>
 __attribute__((noinline)) void tile_product(float* C, int64_t ldc, const float* A, int64_t lda, const float* B,
-                                            int64_t ldb, int64_t m, int64_t n, int64_t depth) {
+                                            int64_t ldb, int64_t m, int64_t n, int64_t depth,
+                                            Prefetcher& ahead) {
   constexpr int k = kTileRegisterRows;
   __asm__ volatile("" ::: "memory");
   int64_t i = 0;
-  for (; i + 2 * k <= m; i += 2 * k) tile_rows<Add, true>(C + i * ldc, ldc, A + i * lda, lda, B, ldb, n, depth);
+  for (; i + 2 * k <= m; i += 2 * k) tile_rows<Add, true>(C + i * ldc, ldc, A + i * lda, lda, B, ldb, n, depth, ahead);
   if (i + k <= m) {
-    tile_rows<Add, false>(C + i * ldc, ldc, A + i * lda, lda, B, ldb, n, depth);
+    tile_rows<Add, false>(C + i * ldc, ldc, A + i * lda, lda, B, ldb, n, depth, ahead);
     i += k;
   }
   if (i < m)
     product<Order::kByRow, Add, Zeros::kMultiply, Element::kPair>(C + i * ldc, ldc, A + i * lda, lda, B, ldb, m - i, n,
-                                                                  depth);
+                                                                  depth, &ahead);
 }
 #else
 struct TileRegisters {
