@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reformer.ops import attention as ops_attention
 from reformer.ops import cpu, local_attention, lsh_attention, lsh_attention_by_level, lsh_hash
+from reformer.ops.large_tensors import new_empty
 from tests.ops.cases import (
     AXES,
     Case,
@@ -110,6 +111,21 @@ def test_skewed_buckets(window: str, buckets: str) -> None:
     actual = attend_and_differentiate(case, inputs.to(torch.float32), "cpu")
     for name in expected:
         assert (actual[name] - expected[name]).abs().max() < 1e-5 * (1 + expected[name].abs().max()), name
+
+
+@pytest.mark.parametrize("num_rounds", [1, 3])
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_results_do_not_depend_on_what_new_memory_holds(
+    window: str, dtype: torch.dtype, num_rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padding leaves queries that see nothing."""
+    case = Case(window=window, T=700, D=16, R=num_rounds, chunk_length=64, padding="middle").possible()
+    inputs = make_inputs(case, seed=0).to(dtype)
+    expected = attend_and_differentiate(case, inputs, "cpu")
+    monkeypatch.setattr(cpu, "new_empty", lambda *args: new_empty(*args).fill_(torch.nan))
+    actual = attend_and_differentiate(case, inputs, "cpu")
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
 @pytest.mark.usefixtures("instruction_set")
