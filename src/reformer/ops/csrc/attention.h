@@ -71,35 +71,24 @@ struct Vectors {
 
   void clear(int64_t position) const { __builtin_memset(data + position * step, 0, bytes()); }
 
-  void prefetch(int64_t position) const {
-    for (int64_t byte = 0; byte < bytes(); byte += 64)
-      __builtin_prefetch(data + position * step + byte, 0, 2);
-  }
-
   void fetch(Prefetcher& ahead, int64_t position) const { ahead.add(data + position * step, bytes()); }
 
-  // Copies a vector to float32, with zeros behind it. `check` becomes NaN where an element is NaN or infinite.
-  void copy(int64_t position, float* to, Float& check) const {
+  // Copies a vector to float32, with zeros behind it. `check` gets bits where an element is NaN or infinite.
+  void copy(int64_t position, float* to, Int& check) const {
     const char* from = data + position * step;
     int64_t d = 0;
     for (; d + kLanes <= size; d += kLanes) {
       const Float x = bfloat16 ? read<true>(from, d) : read<false>(from, d);
-      check += x * Float{};
+      check |= (Int)(x - x);
       store(to + d, x);
     }
     if (d == size) return;
     for (int64_t end = padded_size; d < end; ++d)
       to[d] = d >= size ? 0 : bfloat16 ? from_bfloat16(((const uint16_t*)from)[d]) : ((const float*)from)[d];
-    check += load<Float>(to + padded_size - kLanes) * Float{};
+    const Float last = load<Float>(to + padded_size - kLanes);
+    check |= (Int)(last - last);
   }
 };
-
-template <class V>
-inline bool is_zero(V check) {
-  auto sum = check[0];
-  for (int i = 1; i < int(sizeof check / sizeof sum); ++i) sum += check[i];
-  return sum == 0;
-}
 
 // Rounds vectors [first, stop) of a row, of which `from` [T, size] has the sums, to bfloat16.
 inline void round(const Rows& rows, int64_t H, int64_t row, const float* from, int64_t size, int64_t first, int64_t stop) {
@@ -153,7 +142,7 @@ struct Run {
   int32_t* position;  // of each key
   float *k, *v;       // [length, padded D or Dv]
   float *grad_k, *grad_v;
-  Float check_k, check_v;
+  Int check_k, check_v;
   bool finite_k, finite_v;
 };
 
@@ -195,7 +184,7 @@ inline void place_tile(Tile& tile, const Problem& p, const Plan& plan, int64_t f
 // Gathers and transposes the vectors of a tile's queries; whether all are finite.
 inline bool fill_tile(float* to, float* transposed, const Tile& tile, const Vectors& from) {
   const int64_t size = from.padded_size;
-  Float check{};
+  Int check{};
   for (int i = 0; i < tile.count; ++i) from.copy(tile.query[i], to + i * size, check);
   __builtin_memset(to + tile.count * size, 0, (kTile - tile.count) * size * sizeof(float));
   transpose_tile(transposed, to, size);
@@ -212,7 +201,7 @@ inline void start_run(Run& run, const Plan& plan, int32_t first, int32_t stop) {
   run.first = first;
   run.length = stop - first;
   run.num_filled = 0;
-  run.check_k = run.check_v = Float{};
+  run.check_k = run.check_v = Int{};
   int64_t at = place_of_slot(plan, first);
   for (int i = 0; i < run.length; ++i) {
     run.position[i] = plan.keys[at];
@@ -225,15 +214,13 @@ inline void fill_run(Run& run, const Row& row, int32_t stop_slot) {
   const int64_t k_size = row.k.padded_size, v_size = row.v.padded_size;
   const int stop = stop_slot - run.first < run.length ? stop_slot - run.first : run.length;
   if (stop <= run.num_filled) return;
-  constexpr int kAhead = 8;
+  Int check_k = run.check_k, check_v = run.check_v;
   for (int i = run.num_filled; i < stop; ++i) {
-    if (i + kAhead < stop) {
-      row.k.prefetch(run.position[i + kAhead]);
-      row.v.prefetch(run.position[i + kAhead]);
-    }
-    row.k.copy(run.position[i], run.k + i * k_size, run.check_k);
-    row.v.copy(run.position[i], run.v + i * v_size, run.check_v);
+    row.k.copy(run.position[i], run.k + i * k_size, check_k);
+    row.v.copy(run.position[i], run.v + i * v_size, check_v);
   }
+  run.check_k = check_k;
+  run.check_v = check_v;
   run.num_filled = stop;
   const int num_empty = (kKeyGroup - stop % kKeyGroup) % kKeyGroup;
   __builtin_memset(run.k + stop * k_size, 0, num_empty * k_size * sizeof(float));
@@ -255,9 +242,7 @@ inline int find_stretches(Stretch* stretches, const Tile& tile, const Run& run) 
     for (int j = 0; j < kTileVecs; ++j)
       seen |= (load<Int>(tile.lo + j * kLanes) < first + kKeyGroup) & (load<Int>(tile.hi + j * kLanes) > first) &
               (load<Int>(tile.hi + j * kLanes) > load<Int>(tile.lo + j * kLanes));
-    int32_t any = 0;
-    for (int i = 0; i < kLanes; ++i) any |= seen[i];
-    if (!any) continue;
+    if (is_zero(seen)) continue;
     if (count && stretches[count - 1].first_key + stretches[count - 1].length == key)
       stretches[count - 1].length += kKeyGroup;
     else

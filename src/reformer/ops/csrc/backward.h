@@ -12,7 +12,8 @@ inline void delta(const Problem& p, int64_t row_index, int64_t first_query, int6
   const Vectors outputs(p.out, p.H, row_index, p.Dv, p.bfloat16);
   alignas(64) float grad[kMaxHeadSize], out[kMaxHeadSize];
   for (int64_t query = first_query; query < stop_query; ++query) {
-    Float sums{}, unused{};
+    Float sums{};
+    Int unused{};
     row.grad_out.copy(query, grad, unused);
     outputs.copy(query, out, unused);
     for (int64_t d = 0; d < outputs.padded_size; d += kLanes) sums += load<Float>(grad + d) * load<Float>(out + d);

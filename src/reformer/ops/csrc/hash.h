@@ -24,7 +24,7 @@ inline void hash(const HashProblem& p, int64_t row, int64_t first_token, int64_t
   for (int64_t token = first_token; token < stop_token; token += kTile) {
     const int count = (int)(stop_token - token < kTile ? stop_token - token : kTile);
     __builtin_memset(x, 0, kTile * D * sizeof(float));
-    Float unused{};
+    Int unused{};
     for (int i = 0; i < count; ++i) vectors.copy(token + i, x + i * D, unused);
     transpose_tile(x_transposed, x, D);
     for (int64_t r = 0; r < p.R; ++r) {

@@ -70,13 +70,8 @@ struct PairedWorkspace {
 inline bool fill_paired_run(const PairedWorkspace& pairs, Run& run, const Row& row, int32_t stop_slot) {
   const int stop = stop_slot - run.first < run.length ? stop_slot - run.first : run.length;
   if (stop <= run.num_filled) return true;
-  constexpr int kAhead = 8;
   ManyHalves check{};
   for (int i = run.num_filled; i < stop; ++i) {
-    if (i + kAhead < stop) {
-      row.k.prefetch(run.position[i + kAhead]);
-      row.v.prefetch(run.position[i + kAhead]);
-    }
     pairs.k.gather(row.k, run.position[i], i, check);
     pairs.v.gather(row.v, run.position[i], i, check);
   }
@@ -87,7 +82,7 @@ inline bool fill_paired_run(const PairedWorkspace& pairs, Run& run, const Row& r
     pairs.v.clear(i);
     if (i >= run.length) run.position[i] = run.position[0];
   }
-  return is_zero(check);
+  return is_zero((Int)check);
 }
 
 // The vectors of a tile's queries, gathered, and transposed to [size / 2, kTile] pairs.
@@ -96,7 +91,7 @@ inline bool fill_paired_tile(const PairedVectors& to, float* transposed, const T
   for (int i = 0; i < tile.count; ++i) to.gather(from, tile.query[i], i, check);
   for (int i = tile.count; i < kTile; ++i) to.clear(i);
   transpose_tile(transposed, (const float*)to.plain, to.size / 2);
-  return is_zero(check);
+  return is_zero((Int)check);
 }
 
 // C [m, n] = A [m, depth] @ B [depth, n], or added to C: A as vectors are stored, B in pairs along the depth.

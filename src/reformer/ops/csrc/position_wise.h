@@ -130,10 +130,10 @@ template <bool kHalf>
 inline bool add_floats(const AddProblem& p, int64_t first, int64_t stop) {
   float* const stream = (float*)p.stream;
   const float sign = p.subtract ? -1 : 1;
-  Float check{};
+  Int check{};
   for (int64_t i = first; i < stop; i += kLanes) {
     const Float sum = load<Float>(stream + i) + read<kHalf>(p.update, i) * sign;
-    check += sum * Float{};
+    check |= (Int)(sum - sum);
     store(stream + i, sum);
   }
   return is_zero(check);

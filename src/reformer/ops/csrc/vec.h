@@ -42,12 +42,27 @@ inline Uint broadcast(uint32_t x) { return x + Uint{}; }
 inline Float select(Int mask, Float a, Float b) { return mask ? a : b; }
 
 // b where a is NaN: a NaN score reaches the output by its exponential. GCC makes two instructions of the
-// general form where AVX2 has one.
+// general form where AVX2 and AVX-512 have one.
 inline Float max(Float a, Float b) {
 #if defined(__AVX2__) && REFORMER_LANES == 8
   return (Float)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(REFORMER_AVX512DQ)
+  return (Float)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
 #else
   return select(a > b, a, b);
+#endif
+}
+
+// Whether all bits are 0.
+inline bool is_zero(Int x) {
+#if defined(__AVX2__) && REFORMER_LANES == 8
+  return _mm256_testz_si256((__m256i)x, (__m256i)x);
+#elif defined(REFORMER_AVX512DQ)
+  return !_mm512_test_epi32_mask((__m512i)x, (__m512i)x);
+#else
+  int32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= x[i];
+  return !bits;
 #endif
 }
 
