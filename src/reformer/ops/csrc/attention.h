@@ -340,7 +340,7 @@ struct Workspace {
 
 // Floats from one query to the next in weights_by_query: an odd number of cache lines, which then share no place in
 // the cache.
-inline int64_t weights_pitch(const Problem& p) { return (max_run(p) / 2 + 2 * kLanes - 1) / (2 * kLanes) * (2 * kLanes) + kLanes; }
+inline int64_t weights_pitch(const Problem& p) { return padded_pairs(max_run(p) / 2) + kLanes; }
 
 inline int64_t layout_workspace(Workspace& w, const Problem& p, float* scratch) {
   Arena arena{scratch};

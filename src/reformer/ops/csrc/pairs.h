@@ -115,7 +115,8 @@ inline int64_t paired_work(int64_t m, int64_t n, int64_t depth) {
 }
 
 #ifdef REFORMER_AMX
-// Weights of some pairs of keys, query by query: [kTile, pairs], with zeros up to a multiple of kLanes, which is returned.
+// Weights of some pairs of keys, query by query: [kTile, pairs], with zeros up to a multiple of kLanes; returns how many
+// there are then.
 inline int64_t weights_by_query(Workspace& w, int64_t pitch, const float* weights, int64_t pairs) {
   int64_t first = 0;
   for (; first < pairs; first += kLanes)
@@ -191,11 +192,10 @@ inline bool paired_backward_tile(Workspace& w, const Problem& p, const Plan& pla
   weights_and_gradients<Element::kPair>(w, p, plan, row, count);
   for (int s = 0; s < count; ++s) {
     const Stretch& part = w.stretches[s];
-    paired_product<true>(w.run.grad_v + part.first_key * Dv, Dv, w.scores + part.first_row * kTile,
-                                        kTile, pairs.grad.pairs, pairs.grad.size, part.length, Dv, kTile, w.ahead);
-    paired_product<true>(w.run.grad_k + part.first_key * D, D,
-                                        w.halves + part.first_row * kTile / 2, kTile / 2, pairs.q.pairs,
-                                        pairs.q.size, part.length, D, kTile, w.ahead);
+    paired_product<true>(w.run.grad_v + part.first_key * Dv, Dv, w.scores + part.first_row * kTile, kTile,
+                         pairs.grad.pairs, pairs.grad.size, part.length, Dv, kTile, w.ahead);
+    paired_product<true>(w.run.grad_k + part.first_key * D, D, w.halves + part.first_row * kTile / 2, kTile / 2,
+                         pairs.q.pairs, pairs.q.size, part.length, D, kTile, w.ahead);
   }
   paired_sum(w, p, D, w.grad_scores, pairs.k, count);
   add_query_gradients(w, row, D);
