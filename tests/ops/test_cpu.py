@@ -89,9 +89,10 @@ def test_bfloat16_equals_reference(case: Case) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", all_cases(seed=0), ids=str)
-def test_float32_equals_reference_on_the_whole_grid(case: Case) -> None:
-    assert_as_exact_as_the_reference(case)
+def test_the_whole_grid_equals_reference(case: Case, dtype: torch.dtype) -> None:
+    assert_as_exact_as_the_reference(case, dtype)
 
 
 @pytest.mark.usefixtures("instruction_set")
