@@ -47,8 +47,15 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(threads)
 
 
-def assert_as_exact_as_the_reference(case: Case, dtype: torch.dtype = torch.float32, seed: int = 3) -> None:
-    """Against float64: no worse than the reference in the same dtype, but for a rounding budget."""
+def assert_as_exact_as_the_reference(
+    case: Case, dtype: torch.dtype = torch.float32, seed: int = 3, *, any_case: bool = False
+) -> None:
+    """Against float64: no worse than the reference in the same dtype, but for a rounding budget.
+
+    In bfloat16 some cases are less exact than most: weights may be rounded before they are multiplied, and a
+    rounding of `delta` is multiplied by queries. `any_case` allows for both.
+    """
+    any_case = any_case and dtype == torch.bfloat16
     quantised = make_inputs(case, seed).to(dtype)
     promoted = quantised.to(torch.float64)
     truth = attend_and_differentiate(case, promoted, "reference")
@@ -56,18 +63,15 @@ def assert_as_exact_as_the_reference(case: Case, dtype: torch.dtype = torch.floa
     assert all(tensor.dtype == dtype for tensor in actual.values())
     if case.dropout:  # for which there is no budget: the question is whether the same weights are dropped
         tolerance = 2e-5 if dtype == torch.float32 else 2e-2
-        for name in truth:  # gradients are differences of numbers as large as a score may be,
+        for name in truth:  # gradients are differences of numbers as large as a score may be
             size = case.D**0.5 + truth[name].abs().max()
-            if dtype == torch.bfloat16 and name in (
-                "q",
-                "k",
-            ):  # one of them rounded before queries multiply it
+            if any_case and name in ("q", "k"):
                 size *= 4
             assert (actual[name] - truth[name]).abs().max() <= tolerance * size, name
         return
     reference = attend_and_differentiate(case, quantised, "reference")
     instructions = cpu.library.instruction_sets[cpu.library.instruction_set]
-    rounds_weights = dtype == torch.bfloat16 and instructions in ("avx512bf16", "amx")
+    rounds_weights = any_case and instructions in ("avx512bf16", "amx")
     budget = rounding_budget(case, promoted, truth, dtype, rounds_weights=rounds_weights)
     for name in truth:
         allowed = (reference[name].double() - truth[name]).abs().max() + budget[name]
@@ -92,7 +96,7 @@ def test_bfloat16_equals_reference(case: Case) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", all_cases(seed=0), ids=str)
 def test_the_whole_grid_equals_reference(case: Case, dtype: torch.dtype) -> None:
-    assert_as_exact_as_the_reference(case, dtype)
+    assert_as_exact_as_the_reference(case, dtype, any_case=True)
 
 
 @pytest.mark.usefixtures("instruction_set")
@@ -421,7 +425,7 @@ def assert_any_case_equals_the_reference(
 ) -> None:
     chosen, cpu.library.instruction_set = cpu.library.instruction_set, instruction_set
     try:
-        assert_as_exact_as_the_reference(case.possible(), dtype, seed=seed)
+        assert_as_exact_as_the_reference(case.possible(), dtype, seed, any_case=True)
     finally:
         cpu.library.instruction_set = chosen
 
