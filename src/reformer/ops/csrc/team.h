@@ -70,9 +70,8 @@ class Team {
     // Of the jobs since this one only: they are parts of its tasks, or as small.
     for (;;) {
       const int64_t change = num_changes_.load(std::memory_order_acquire);
-      if (help(worker, &job)) continue;
       if (is_done(job)) break;
-      await(change);
+      if (!help(worker, &job)) await(change);
     }
     {
       const std::lock_guard lock(mutex_);
