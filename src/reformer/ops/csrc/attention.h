@@ -34,6 +34,7 @@ inline uint16_t to_bfloat16(float x) {
 }
 
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes)));
+typedef uint16_t ManyHalves __attribute__((vector_size(4 * kLanes)));
 
 // Reads floats from memory of float32 or bfloat16, `at` counting elements.
 template <bool kHalf>
@@ -305,24 +306,30 @@ struct Lanes {
   }
 };
 
-// Two vectors as bfloat16.
+// Two vectors as bfloat16, one behind the other.
 struct TwoHalves {
-  Halves first, second;
+  ManyHalves both;
 
   TwoHalves(Float x, Float y) {
 #ifdef REFORMER_BF16
-    const __m512bh both = _mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
-    __builtin_memcpy(this, &both, sizeof both);
+    const __m512bh rounded = _mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
+    __builtin_memcpy(&both, &rounded, sizeof both);
 #else
     (void)x, (void)y;  // never called
-    first = second = Halves{};
+    both = ManyHalves{};
 #endif
   }
 
-  // Two bfloat16 in the place of a float, the first in its lower half.
+  Halves of(int vector) const {
+    Halves x;
+    __builtin_memcpy(&x, (const char*)&both + vector * sizeof x, sizeof x);
+    return x;
+  }
+
+  // Two bfloat16 in the place of a float, that of the first vector in its lower half.
   template <int... I>
   Float pairs(std::integer_sequence<int, I...>) const {
-    return (Float)__builtin_shufflevector(first, second, (I / 2 + I % 2 * kLanes)...);
+    return (Float)__builtin_shufflevector(both, both, (I / 2 + I % 2 * kLanes)...);
   }
   Float pairs() const { return pairs(std::make_integer_sequence<int, 2 * kLanes>{}); }
 };
@@ -423,6 +430,8 @@ inline void look_ahead(Prefetcher& ahead, const Plan& plan, const Row& row, cons
     (backward ? row.grad_q : row.out).fetch(ahead, plan.queries[i]);
     if (backward) row.grad_out.fetch(ahead, plan.queries[i]);
   }
+  for (const int32_t* numbers : {plan.queries, plan.lo, plan.hi})  // of the tile behind
+    ahead.add((const char*)(numbers + stop), kTile * sizeof(int32_t));
   if (stop_slot > plan.hi[stop - 1]) stop_slot = plan.hi[stop - 1];
   for (int64_t at = place_of_slot(plan, slot); slot < stop_slot; ++slot) {
     row.k.fetch(ahead, plan.keys[at]);

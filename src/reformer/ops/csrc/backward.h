@@ -74,10 +74,10 @@ inline void weights_and_gradients(Workspace& w, const Problem& p, const Plan& pl
           uint16_t* weights = (uint16_t*)(score - lane) + lane;
           uint16_t* gradients = (uint16_t*)(w.halves + (part.first_row + i) * kTile / 2) + lane;
           const TwoHalves weight(a.weight, b.weight), grad(a.grad_score, b.grad_score);
-          store(weights, weight.first);
-          store(weights + 2 * kTile, weight.second);
-          store(gradients, grad.first);
-          store(gradients + kTile, grad.second);
+          store(weights, weight.of(0));
+          store(weights + 2 * kTile, weight.of(1));
+          store(gradients, grad.of(0));
+          store(gradients + kTile, grad.of(1));
           store(grad_score, grad.pairs());
         } else {
           store(score, a.weight);

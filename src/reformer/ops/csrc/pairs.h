@@ -10,7 +10,6 @@
 namespace reformer {
 namespace {
 
-typedef uint16_t ManyHalves __attribute__((vector_size(4 * kLanes)));
 constexpr uint16_t kExponent = 0x7f80;  // of NaN and infinity
 
 // Vectors as bfloat16 [count, size], and as pairs [count / 2, size] of float places.
