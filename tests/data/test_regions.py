@@ -47,7 +47,11 @@ def test_a_selection_survives_pickling(array):
     [
         (b"a\t1\n", "line 1: expected a name, a start and an end"),
         (b"a\tx\t3\n", "line 1: expected a name, a start and an end"),
-        (b"a\t0\t3\nz\t1\t2\n", "line 2: no sequence 'z' in .*g.fa"),
+        (
+            b"a\t0\t3\nz\t1\t2\n",
+            "line 2: 'z' not in .*g.fa, which has 'a', 'b', 'c': expected the same names",
+        ),
+        (b"chrA\t0\t3\n", "line 1: sequence 'chrA' is not in .*g.fa, which has 'a'"),
         (b"b\t1\t6\n", r"line 1: \[1, 6\): expected bases of the 5 of 'b'"),
         (b"b\t2\t2\n", r"line 1: \[2, 2\)"),
         (b"# none\n", "no region: expected"),
@@ -59,7 +63,7 @@ def test_regions_that_cannot_be(array, write, bed, message):
 
 
 def test_names_and_everything(array):
-    with pytest.raises(UserError, match=r"no sequence 'x' in .*g\.fa"):
+    with pytest.raises(UserError, match=r"^held_out_records: 'x' not in .*g\.fa, which has 'a', 'b'"):
         named_records(array, ["a", "x"])
     with pytest.raises(UserError, match="all of it is held out"):
         hold_out(array, array.records[:])

@@ -15,7 +15,8 @@ from reformer.data.tokenizers import NucleotideTokenizer
 from reformer.genomics.embedding import Embedder, stretches, write_embeddings
 from reformer.genomics.genome import Genome
 from reformer.genomics.variants.likelihood import likelihood_of
-from reformer.genomics.variants.scoring import write_likelihood_ratios
+from reformer.genomics.variants.scorers import LanguageScorer
+from reformer.genomics.variants.scoring import write_scores
 from reformer import ReformerConfig, ReformerForCausalLM
 
 kind, size, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
@@ -38,7 +39,7 @@ with Genome(folder / "g.fa") as genome:
             # REF is not the genome's but by chance, or scoring would take an hour.
             file.writelines(f"c\t{i}\t{'n' * 1000}\tACGTA\tA\t.\t.\t.\n" for i in range(1, size - 5, 50))
         likelihood = likelihood_of(model, NucleotideTokenizer(), 256, 16)
-        write_likelihood_ratios(folder / "b.vcf.gz", folder / "a.vcf", genome, likelihood, "fold")
+        write_scores(folder / "b.vcf.gz", folder / "a.vcf", genome, LanguageScorer(likelihood, "fold"))
 # Not ru_maxrss: a child inherits its parent's.
 (peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(int(peak.split()[1]) // 1024)

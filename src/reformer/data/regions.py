@@ -6,6 +6,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
+from reformer.data.names import check_names
 from reformer.data.sources import SourceFile, SourceReader
 from reformer.data.tokens import Record, TokenArray
 from reformer.errors import UserError
@@ -25,6 +26,7 @@ def read_regions(path: str | os.PathLike[str], array: TokenArray) -> list[Record
     source = SourceFile.at(path)
     text = b"".join(SourceReader(source, lambda _: None).blocks()).decode("utf-8", "replace")
     by_name = {record.name: record for record in array.records}
+    genome = ", ".join(one.path for one in array.sources)
     regions = []
     for number, line in enumerate(text.split("\n"), 1):
         words = line.split()
@@ -34,8 +36,8 @@ def read_regions(path: str | os.PathLike[str], array: TokenArray) -> list[Record
         if len(words) < 3 or not (words[1].isdecimal() and words[2].isdecimal()):
             raise UserError(f"{where}: expected a name, a start and an end")
         name, start, end = words[0], int(words[1]), int(words[2])
-        if (record := by_name.get(name)) is None:
-            raise UserError(f"{where}: no sequence {name!r} in {array.sources[0].path}")
+        check_names([name], where, by_name, genome)
+        record = by_name[name]
         if not start < end <= record.length:
             raise UserError(f"{where}: [{start}, {end}): expected bases of the {record.length:,} of {name!r}")
         regions.append(Record(f"{name}:{start}-{end}", record.start + start, end - start))
@@ -45,11 +47,9 @@ def read_regions(path: str | os.PathLike[str], array: TokenArray) -> list[Record
 
 
 def named_records(array: TokenArray, names: Iterable[str]) -> list[Record]:
-    """The records of these names; UserError if there is none of a name."""
+    """The records of these names; UserError if there is none of a name, see `check_names`."""
     by_name = {record.name: record for record in array.records}
-    for name in names:
-        if name not in by_name:
-            raise UserError(f"no sequence {name!r} in {', '.join(source.path for source in array.sources)}")
+    check_names(names, "held_out_records", by_name, ", ".join(source.path for source in array.sources))
     return [by_name[name] for name in names]
 
 

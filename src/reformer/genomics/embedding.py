@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reformer.data.names import check_names
 from reformer.data.vocabularies import LowerCase
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.bed import read_bed
 from reformer.genomics.formats.tables import Batch, write_hdf5, write_parquet
 from reformer.genomics.genome import Genome
-from reformer.genomics.names import check_names
 from reformer.genomics.strands import StrandedSequence, TokenIds
 from reformer.training.atomic import check_writable
 from reformer.training.memory import return_large_memory

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from reformer.data.names import check_names
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.extras import require
@@ -19,7 +20,6 @@ from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.formats.proteins import Protein, write_proteins
 from reformer.genomics.genes import Gene, Transcript, phases
 from reformer.genomics.genome import Genome
-from reformer.genomics.names import check_names
 from reformer.training.atomic import check_writable
 
 _STOP, _UNKNOWN = "*", "X"

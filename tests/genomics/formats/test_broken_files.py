@@ -100,7 +100,7 @@ BROKEN = [
     ("x.bed", bed("c 1 5 n 0 + 1 5 0 1 3 0"), "x.bed, line 2: the blocks do not begin and end with the region"),
     # VCF
     ("x.vcf", b"c\t1\t.\tA\tC\t.\t.\t.\n", "x.vcf: not VCF: expected \"##fileformat=VCF\" in line 1"),
-    ("x.vcf", b"##fileformat=VCFv4.2\nc\t1\t.\tA\tC\t.\t.\t.\n", "x.vcf"),
+    ("x.vcf", b"##fileformat=VCFv4.2\nc\t1\t.\tA\tC\t.\t.\t.\n", "x.vcf: not VCF: expected the line of columns"),
     ("x.vcf", vcf("c 1 . A C ."), "x.vcf, line 4: 6 columns: expected 8, as in the header"),
     ("x.vcf", vcf("c one . A C . . ."), "x.vcf, line 4: POS is 'one': expected a whole number"),
     ("x.vcf", vcf("c 0 . A C . . ."), "x.vcf, line 4: POS is 0: expected 1 or more"),
@@ -108,7 +108,7 @@ BROKEN = [
     ("x.vcf", vcf("c 1 . A C;G . . ."), "x.vcf, line 4: ALT is 'C;G': expected nucleotide letters"),
     ("x.vcf", vcf("c 1 . A C,, . . ."), "x.vcf, line 4: ALT is 'C,,'"),
     ("x.vcf", vcf("c 1 . A C good . ."), "x.vcf, line 4: QUAL is 'good': expected a number"),
-    ("x.vcf.gz", gzip.compress(vcf("c 1 . A C . . ."))[:-12], "x.vcf.gz"),
+    ("x.vcf.gz", gzip.compress(vcf("c 1 . A C . . ."))[:-12], "x.vcf.gz: truncated gzip file"),
     # FASTA by region
     ("x.fa", b"ACGT\n", "x.fa, line 1: not FASTA: expected a line that starts with \">\""),
     ("x.fa", b">x\nACGT\nAC\nACGT\n", "x.fa: cannot be indexed: "),

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reformer.data.names import check_names
 from reformer.errors import UserError
 from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases
-from reformer.genomics.annotation.coding_model import CodingModel, other_strand
+from reformer.genomics.annotation.coding_model import Codes, CodingModel, other_strand
 from reformer.genomics.annotation.gene_places import base_codes
 from reformer.genomics.annotation.grammar import Grammar
-from reformer.genomics.annotation.signals import SignalModel
+from reformer.genomics.annotation.signals import Places, SignalModel, Site
 from reformer.genomics.annotation.sites import sites
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.genes import Gene, Transcript
-from reformer.genomics.names import check_names
 from reformer.training.run_data import RunData
 
 if TYPE_CHECKING:
@@ -107,14 +107,16 @@ class LabelledSequences:
             for t in gene.transcripts:
                 if t.cds and gene.type != "pseudogene":
                     coding[t.interval.sequence, t.strand == "-"].append(t)
-        sequences = []
-        for record in self.array.records:
-            tokens = self.array.window(record.start, record.length)
-            codes = base_codes(tokens.tobytes().translate(LETTER_OF_TOKEN))
-            for bases, is_reverse in ((codes, False), (other_strand(codes), True)):
-                here = coding[record.name, is_reverse]
-                sequences.append((bases, sites(bases, here, is_reverse, grammar)))
-        return SignalModel.of(sequences)
+
+        def strands() -> Iterator[tuple[Codes, dict[Site, tuple[Places, Places]]]]:
+            for record in self.array.records:
+                tokens = self.array.window(record.start, record.length)
+                codes = base_codes(tokens.tobytes().translate(LETTER_OF_TOKEN))
+                for is_reverse in (False, True):
+                    bases = other_strand(codes) if is_reverse else codes
+                    yield bases, sites(bases, coding[record.name, is_reverse], is_reverse, grammar)
+
+        return SignalModel.of(strands())
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from reformer.data.names import check_names
 from reformer.errors import UserError
 from reformer.genomics.annotation.classes import RNA_TYPES
 from reformer.genomics.coordinates import Interval, reverse_complement
@@ -21,7 +22,6 @@ from reformer.genomics.formats.gtf import read_gtf
 from reformer.genomics.formats.label_files import write_labels
 from reformer.genomics.genes import in_transcription_order
 from reformer.genomics.genome import Genome
-from reformer.genomics.names import check_names
 from reformer.training.atomic import atomic_folder
 
 SEQUENCES_FILE, LABELS_FILE = "sequences.fa", "labels.tsv"

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from reformer.data.names import check_names
 from reformer.data.tokens import TokenArray
 from reformer.errors import UserError
 from reformer.genomics.formats.lines import Place, numbered_lines
-from reformer.genomics.names import check_names
 from reformer.training.atomic import atomic_file
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from reformer.data.names import check_names
 from reformer.errors import UserError
 from reformer.genomics.genome import Genome
-from reformer.genomics.names import check_names
 from reformer.genomics.variants.changes import Change
 from reformer.genomics.variants.scorers import Scorer
 from reformer.genomics.variants.vcf import (

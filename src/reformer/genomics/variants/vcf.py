@@ -10,7 +10,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-from reformer.data.sources import SourceFile
+from reformer.data.sources import SourceFile, SourceReader
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.extras import require
@@ -219,8 +219,22 @@ def _open(path: str | os.PathLike[str]) -> Any:
         with silent_htslib():
             opened = pysam.VariantFile(str(source.path))
     except (OSError, ValueError) as error:
-        raise UserError(f'{source.path}: not VCF: expected "##fileformat=VCF" in line 1') from error
+        raise UserError(f"{source.path}: not VCF: {_fault(source)}") from error
     return opened
+
+
+def _fault(source: SourceFile) -> str:
+    """What is wrong with the header of a file that htslib does not open.
+
+    Raises:
+        UserError: the file is damaged gzip.
+    """
+    beginning = next(SourceReader(source, lambda _: None).blocks(), b"")
+    if not beginning.startswith(b"##fileformat=VCF"):
+        return 'expected "##fileformat=VCF" in line 1'
+    return (
+        'expected the line of columns that begins with "#CHROM", and before it only lines of "##NAME=VALUE"'
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> Iterator[tuple[Variant, list[str]]]:

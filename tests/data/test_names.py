@@ -1,7 +1,7 @@
 import pytest
 
+from reformer.data.names import check_names
 from reformer.errors import UserError
-from reformer.genomics.names import check_names
 
 
 def test_names_of_the_genome_pass():
