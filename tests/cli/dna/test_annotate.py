@@ -139,7 +139,7 @@ def prediction(annotation_run: Path, tmp_path: Path, run_command: RunCommand) ->
 
 def test_a_prediction_leaves_standard_files(prediction: Path) -> None:
     assert sorted(path.name for path in prediction.iterdir()) == [
-        *("genes.gff3", "genes.tsv", "report.html", "scores.json", "tracks")
+        *("genes.bed", "genes.gff3", "genes.tsv", "report.html", "scores.json", "tracks")
     ]
     for gene in read_genes(prediction / "genes.gff3"):
         assert gene.interval.sequence.startswith("rec")

@@ -10,6 +10,7 @@ from reformer.genomics.annotation.classes import ClassScheme, label_bases
 from reformer.genomics.annotation.grammar import Grammar
 from reformer.genomics.base_encoding import BaseEncoding
 from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.formats.bed import read_bed
 
 SCHEME = ClassScheme(kinds=("CDS", "intron"))
 
@@ -79,6 +80,13 @@ def test_what_a_model_knows_comes_out_as_genes(genome, tmp_path, windows):
     key = [(g.interval, [(s.start, s.end, s.phase) for s in g.transcripts[0].cds]) for g in genes]
     assert len(key) > 20
     assert key == [(g.interval, [(s.start, s.end, s.phase) for s in g.transcripts[0].cds]) for g in found]
+    regions = list(read_bed(tmp_path / "out" / "genes.bed"))
+    assert [(r.interval, r.name) for r in regions] == [(g.interval, g.name) for g in found]
+    assert any(len(r.blocks) > 1 for r in regions)
+    for region, gene in zip(regions, found, strict=True):
+        assert set(region.blocks) == set(gene.transcripts[0].exons)
+        assert region.thick == (region.interval.start, region.interval.end)
+        assert 0 <= region.score <= 1000
     rows = (tmp_path / "out" / "genes.tsv").read_text().splitlines()
     assert len(rows) == 1 + len(genes)
     assert max(oracle.lengths) == min(windows.length, 4000)

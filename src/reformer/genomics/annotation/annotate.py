@@ -19,6 +19,7 @@ from reformer.errors import UserError
 from reformer.genomics.annotation.annotator import Annotator
 from reformer.genomics.annotation.gene_calls import CalledGene
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
+from reformer.genomics.formats.bed import Region, write_bed
 from reformer.genomics.formats.gff3 import write_gff3
 from reformer.genomics.formats.tracks import write_bigwig
 from reformer.genomics.genes import Gene, gene_features
@@ -28,7 +29,8 @@ from reformer.training.memory import return_large_memory
 if TYPE_CHECKING:
     from reformer.data.tokens import Record, TokenArray
 
-GENES_FILE, GAINS_FILE, TRACKS = "genes.gff3", "genes.tsv", "tracks"
+GENES_FILE, BED_FILE, GAINS_FILE, TRACKS = "genes.gff3", "genes.bed", "genes.tsv", "tracks"
+_HIGHEST_BED_SCORE = 1000
 _STEPS = 100
 """Probabilities in tracks are multiples of 1 / 100: equal neighbours share an interval of the file."""
 
@@ -126,7 +128,8 @@ def annotate_genome(
 ) -> list[AnnotatedRecord]:
     """Annotates all records and writes what was found into a folder.
 
-    It then has `genes.gff3`, `genes.tsv` (name, place, exons, gain in nats) and `tracks/CLASS.bw`.
+    It then has `genes.gff3`, `genes.bed` (12 columns; the score is the gain in nats, 1,000 at most),
+    `genes.tsv` (name, place, exons, gain in nats) and `tracks/CLASS.bw`.
 
     Args:
         annotator: the model.
@@ -178,12 +181,25 @@ def _write_genes(folder: Path, found: list[AnnotatedRecord]) -> None:
     features = (feature for gene in genes for feature in gene_features(gene))
     write_gff3(folder / GENES_FILE, features, {record.name: record.length for record in found})
     rows = ["gene\tsequence\tstart\tend\tstrand\texons\tgain_nats"]
-    calls = (call for record in found for call in record.genes)
+    calls = [call for record in found for call in record.genes]
+    write_bed(folder / BED_FILE, map(_region, genes, calls), num_columns=12)
     for gene, call in zip(genes, calls, strict=True):
         first, last = gene.interval.closed
         place = f"{gene.interval.sequence}\t{first}\t{last}\t{call.strand}"
         rows.append(f"{gene.name}\t{place}\t{len(call.exons)}\t{call.score:.2f}")
     write_text_atomically(folder / GAINS_FILE, "\n".join(rows) + "\n")
+
+
+def _region(gene: Gene, call: CalledGene) -> Region:
+    """A gene as a line of a BED file, for genome browsers."""
+    transcript = gene.transcripts[0]
+    return Region(
+        gene.interval,
+        gene.name,
+        min(max(round(call.score), 0), _HIGHEST_BED_SCORE),
+        thick=(min(s.start for s in transcript.cds), max(s.end for s in transcript.cds)),
+        blocks=tuple(sorted(transcript.exons, key=lambda exon: exon.start)),
+    )
 
 
 class _Spool:
