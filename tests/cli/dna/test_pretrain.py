@@ -84,7 +84,7 @@ def test_an_equivariant_run_fills_in_the_same_from_either_strand(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--held-out", "chr1"), "no sequence 'chr1' in "),
+        (("--held-out", "chr1"), "held_out_records: 'chr1' not in "),
         (("--held-out", "record0"), "all of it is held out"),
         (("--held-out-regions", "none.bed"), "none.bed: cannot be read"),
         (("--species", "other"), "--species is 'other': expected NAME=FASTA"),
