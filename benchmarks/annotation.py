@@ -156,7 +156,7 @@ def _file(package: str, name: str) -> Path:
 # Contenders that are trained: int64 [B, T] tokens in, logits [B, T, classes] out.
 
 
-def reformer(attn_layers: Sequence[str]) -> Callable[[int, int], Any]:
+def reformer(attn_layers: Sequence[str], *, reads_relatives: bool = False) -> Callable[[int, int], Any]:
     """The model of the recipe that comes with the library, with other attention layers."""
 
     def build(vocab_size: int, num_classes: int) -> Any:
@@ -165,10 +165,12 @@ def reformer(attn_layers: Sequence[str]) -> Callable[[int, int], Any]:
         import yaml
 
         from reformer import ReformerConfig, ReformerForTokenClassification
+        from reformer.genomics.annotation.relatives import num_features
 
         recipe = files("reformer.genomics.annotation") / "annotate.yaml"
         fields = yaml.safe_load(recipe.read_text())["model"]
         fields |= {"attn_layers": list(attn_layers), "vocab_size": vocab_size}
+        fields["num_input_features"] = num_features(num_classes) if reads_relatives else 0
         labels = {number: str(number) for number in range(num_classes)}
         return ReformerForTokenClassification(ReformerConfig(**fields, id2label=labels))
 
@@ -228,7 +230,8 @@ def _Tokens(vocab_size: int, width: int, body: Any, out: int, num_classes: int) 
 
 
 TRAINED: dict[str, Callable[[int, int], Any]] = {
-    "reformer": reformer(("local", "lsh")),
+    "reformer": reformer(("local", "lsh"), reads_relatives=True),
+    "reformer alone": reformer(("local", "lsh")),
     "local": reformer(("local", "local")),
     "cnn": cnn,
     "lstm": lstm,
@@ -245,11 +248,17 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
     from reformer.training.recipe import Stage
 
     torch.manual_seed(seed)
-    settings = data.settings
+    settings, sequences = data.settings, data.train
+    start = time.process_time()
     model = build(settings.encoding.vocab_size, len(settings.scheme.names)).train()
+    config = getattr(model, "config", None)
+    if config is not None and config.num_input_features:
+        settings = replace(settings, relatives=sequences.relatives(settings.scheme))
+        genomes = [1] * len(data.organism.train)
+        sequences = sequences.as_relatives_of_each_other(genomes, settings.scheme)
     stages = [
         AnnotationBatches(
-            data.train,
+            sequences,
             settings.scheme,
             settings.encoding,
             [Stage(length=length, steps=1_000_000, batch_size=batch)],
@@ -261,7 +270,7 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
     ]
     ends = np.cumsum([share for share, *_ in data.organism.stages]) * seconds
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    start, step, recent, longest, stage = time.process_time(), 0, 0.0, 0, -1
+    step, recent, longest, stage = 0, 0.0, 0, -1
     unread = (
         {one.start for one in data.train.array.records} if data.organism.stages[-1][1] == "full" else set()
     )
@@ -280,8 +289,8 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
             falling = 0.5 + 0.5 * math.cos(math.pi * min(1.0, spent / seconds))
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP_STEPS) * falling
         batch = stages[stage][number]
-        logits = model(input_ids=batch["input_ids"]).logits
-        labels = batch["labels"].flatten()
+        labels = batch.pop("labels").flatten()
+        logits = model(**batch).logits
         total = F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=-100, reduction="sum")
         loss = total / (labels != -100).sum().clamp(min=1)  # a window may be N throughout
         optimizer.zero_grad()

@@ -14,8 +14,8 @@ from reformer.layers.attention import (
     FullSelfAttention,
     LSHSelfAttention,
     SelfAttention,
-    _orthonormal,
     factors,
+    orthonormal,
 )
 from tests.layers.stacks import ALL_KINDS, attention_kind, lsh_attention_layer
 
@@ -150,7 +150,7 @@ class TestRotations:
 
     @pytest.mark.parametrize("width", [1, 5, 8, 13, 24])
     def test_have_orthonormal_columns_as_many_at_a_time_as_there_are_features(self, width: int) -> None:
-        rotations = _orthonormal(torch.randn(2, D, 3, width, generator=_generator(0)))
+        rotations = orthonormal(torch.randn(2, D, 3, width, generator=_generator(0)))
         assert rotations.shape == (2, D, 3, width)
         assert rotations.dtype == torch.float32
         columns = rotations.transpose(1, 2)

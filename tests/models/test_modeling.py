@@ -1,11 +1,13 @@
 """Forward passes: lengths, what comes out, what is refused."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from reformer import (
+    ReformerConfig,
     ReformerForCausalLM,
     ReformerForMaskedLM,
     ReformerForTokenClassification,
@@ -189,3 +191,53 @@ def test_all_streams_give_nearly_the_same() -> None:
     for changes in ({}, {"residual": "float32"}, {"reversible": False}):
         found = build(ReformerForTokenClassification, **changes)(x).logits
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)
+
+
+class TestInputFeatures:
+    """Numbers beside the tokens, added to their embeddings."""
+
+    @staticmethod
+    def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(9, (2, 40), generator=generator)
+        mask = torch.ones(2, 40, dtype=torch.long)
+        mask[1, :13] = 0  # padding first, which the model puts behind
+        return ids, mask, torch.randn(2, 40, 5, generator=generator)
+
+    def test_they_are_added_to_the_embeddings(self) -> None:
+        model = build(ReformerForTokenClassification, vocab_size=9, num_labels=3, num_input_features=5)
+        ids, mask, features = self.inputs()
+        with torch.no_grad():
+            found = model(ids, mask, input_features=features).logits
+            projection = model.reformer.embeddings.feature_projection
+            embeds = model.get_input_embeddings()(ids) + projection(features)
+            model.reformer.embeddings.feature_projection = None
+            expected = model(inputs_embeds=embeds, attention_mask=mask).logits
+        torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
+
+    def test_they_are_learned_from_and_saved(self, tmp_path: Path) -> None:
+        model = build(ReformerForTokenClassification, vocab_size=9, num_labels=3, num_input_features=5)
+        ids, mask, features = self.inputs()
+        model(ids, mask, labels=ids % 3, input_features=features).loss.backward()
+        assert model.reformer.embeddings.feature_projection.weight.grad.abs().max() > 0
+        model.save_pretrained(tmp_path)
+        again = ReformerForTokenClassification.from_pretrained(tmp_path)
+        with torch.no_grad():
+            assert torch.equal(
+                again(ids, mask, input_features=features).logits,
+                model(ids, mask, input_features=features).logits,
+            )
+
+    def test_what_cannot_be(self) -> None:
+        model = build(ReformerForTokenClassification, vocab_size=9, num_labels=3, num_input_features=5)
+        ids, mask, features = self.inputs()
+        with pytest.raises(ValueError, match="num_input_features in the configuration and input_features go"):
+            model(ids, mask)
+        with pytest.raises(ValueError, match=r"input_features must be \[2, 40, 5\], got \[2, 40, 4\]"):
+            model(ids, mask, input_features=features[..., :4])
+        with pytest.raises(ValueError, match="go together"):
+            build(ReformerForTokenClassification, vocab_size=9)(ids, mask, input_features=features)
+        with pytest.raises(ValueError, match="cannot be for a decoder, nor with rc_equivariant"):
+            ReformerConfig(num_input_features=5, is_decoder=True)
+        with pytest.raises(ValueError, match="must not be negative"):
+            ReformerConfig(num_input_features=-1)

@@ -402,7 +402,7 @@ class LSHSelfAttention(SelfAttention):
         width = 0 if num_buckets == (1,) else sum(num_buckets) // 2
         size = (self.num_heads, self.head_size, self.num_hashes, width)
         rotations = torch.randn(size, generator=generator(seed))
-        return _orthonormal(rotations) if self.window == "bucket" and width else rotations
+        return orthonormal(rotations) if self.window == "bucket" and width else rotations
 
     @property
     def last_level(self) -> int:
@@ -425,7 +425,7 @@ class LSHSelfAttention(SelfAttention):
         return self._rotations(self.factors_of(level), level, None)
 
 
-def _orthonormal(rotations: Tensor) -> Tensor:
+def orthonormal(rotations: Tensor) -> Tensor:
     """Make the columns of `[H, D, R, n]` orthonormal, D at a time.
 
     Buckets then fill evenly: of independent columns, the longest attract more than their share of keys,

@@ -42,6 +42,8 @@ class ReformerConfig(transformers.ReformerConfig):
         cross_attention_hidden_size: features of the memory that each layer also attends to, see
             `ReformerForSeq2SeqLM`; None for no cross-attention.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
+        num_input_features: numbers that come with each token, `input_features`, beside its id, as those of
+            speech models do; a linear layer adds them to its embedding. 0 for none.
         rc_equivariant: make masked and token-classification models of nucleotides exactly equivariant under
             the reverse complement, at twice the cost, see `reformer.models.strands`.
         classifier_pooling: what `ReformerForSequenceClassification` labels a sequence from: "token" (see
@@ -70,6 +72,7 @@ class ReformerConfig(transformers.ReformerConfig):
     max_num_buckets: int = 16384
     chunk_size_feed_forward: int = 0
     cross_attention_hidden_size: int | None = None
+    num_input_features: int = 0
     rc_equivariant: bool = False
     classifier_pooling: str = "token"
     as_transformers: bool = False
@@ -132,6 +135,10 @@ class ReformerConfig(transformers.ReformerConfig):
         for name in ("chunk_size_feed_forward", "chunk_size_lm_head"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 (automatic) or positive, got {getattr(self, name)}")
+        if self.num_input_features < 0:
+            raise ValueError(f"num_input_features must not be negative, got {self.num_input_features}")
+        if self.num_input_features and (self.is_decoder or self.rc_equivariant):
+            raise ValueError("num_input_features cannot be for a decoder, nor with rc_equivariant")
         if self.classifier_dropout is not None and not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"classifier_dropout must be in [0, 1), got {self.classifier_dropout}")
         if self.hidden_act not in ACT2FN:

@@ -61,6 +61,9 @@ class ReformerEmbeddings(nn.Module):
         super().__init__()
         self.word_embeddings = TokenEmbedding(config.vocab_size, config.hidden_size)
         self.dropout = config.hidden_dropout_prob
+        self.feature_projection: nn.Linear | None = None
+        if config.num_input_features:
+            self.feature_projection = nn.Linear(config.num_input_features, config.hidden_size, bias=False)
         self.position_embeddings: nn.Module | None = None
         if config.position_embedding_type == "axial":
             self.position_embeddings = AxialPositionEmbeddings(
@@ -77,6 +80,17 @@ class ReformerEmbeddings(nn.Module):
         if self.position_embeddings is None:
             return x
         return self.position_embeddings(x, None if seed is None else derive(seed, 1))  # type: ignore[no-any-return]
+
+    def with_features(self, inputs_embeds: Tensor, input_features: Tensor | None) -> Tensor:
+        """`[B, T, d]` token embeddings and what `[B, T, features]` add to them."""
+        if (input_features is None) != (self.feature_projection is None):
+            raise ValueError("num_input_features in the configuration and input_features go together")
+        if self.feature_projection is None or input_features is None:
+            return inputs_embeds
+        expected = (*inputs_embeds.shape[:2], self.feature_projection.in_features)
+        if input_features.shape != expected:
+            raise ValueError(f"input_features must be {list(expected)}, got {list(input_features.shape)}")
+        return inputs_embeds + self.feature_projection(input_features)
 
     def at(self, inputs_embeds: Tensor, positions: Tensor) -> Tensor:
         """`[B, S, d]` token embeddings to the same, at positions int64 `[B, S]`, in evaluation."""
@@ -243,6 +257,7 @@ class ReformerModel(ReformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        input_features: Tensor | None = None,
     ) -> BaseModelOutput | tuple[Any, ...]:
         """Run the model.
 
@@ -253,12 +268,18 @@ class ReformerModel(ReformerPreTrainedModel):
             output_hidden_states: also give the second stream before each layer and at the end.
             output_attentions: also give the attention weights `[B, H, T, T]` of each layer, T <= 2048.
             return_dict: False for a tuple.
+            input_features: `[B, T, num_input_features]`, where the configuration has some.
 
         Returns:
             `last_hidden_state` `[B, T, 2d]`, `hidden_states` and `attentions`.
         """
         encoded = self.encode(
-            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+            input_features=input_features,
         )
         output = BaseModelOutput(
             last_hidden_state=self.encoder(encoded.hidden, encoded.head_seed()),
@@ -276,6 +297,7 @@ class ReformerModel(ReformerPreTrainedModel):
         output_attentions: bool | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        input_features: Tensor | None = None,
     ) -> _Encoded:
         """Everything but the last normalisation; see `forward`.
 
@@ -290,6 +312,7 @@ class ReformerModel(ReformerPreTrainedModel):
         order = None if mask is None else _real_tokens_first(mask)
         if inputs_embeds is None:
             inputs_embeds = self.embeddings.word_embeddings(input_ids)
+        inputs_embeds = self.embeddings.with_features(inputs_embeds, input_features)
         if mask is not None and order is not None:
             mask, inputs_embeds = mask.gather(1, order), _reordered(inputs_embeds, order)
         seed = draw_seed() if self.training else None
@@ -719,13 +742,19 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        input_features: Tensor | None = None,
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Run the model; labels int64 `[B, T]`, -100 where none counts; padding never does.
 
         See `ReformerModel.forward`.
         """
         encoded = self.reformer.encode(
-            input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            output_hidden_states,
+            output_attentions,
+            input_features=input_features,
         )
         logits = self._logits(encoded)
         if self.strands is not None:

@@ -33,7 +33,9 @@ CHANGEABLE_ON_RESUME = frozenset(
 )
 """The keys that change no step of the training, so that a run may be resumed with other values of them."""
 
-_NOT_IN_RECIPE = frozenset({"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "is_decoder"})
+_NOT_IN_RECIPE = frozenset(
+    {"vocab_size", "num_input_features", "pad_token_id", "bos_token_id", "eos_token_id", "is_decoder"}
+)
 """Fields of the configuration that the tokenizer and the task determine."""
 
 

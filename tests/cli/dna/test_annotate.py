@@ -19,7 +19,7 @@ from tests.training.conftest import TINY_MODEL
 NUM_RECORDS = 3
 
 
-def write_genome(folder: Path, seed: int) -> tuple[Path, Path]:
+def write_genome(folder: Path, seed: int, prefix: str = "") -> tuple[Path, Path]:
     """Records of random letters with single-exon genes in them on both strands, and their GFF3."""
     generator = np.random.default_rng(seed)
     codons = ["GCT", "GAA", "AAG", "CTG", "GGT", "ACC"]
@@ -32,9 +32,11 @@ def write_genome(folder: Path, seed: int) -> tuple[Path, Path]:
             strand = "+-"[number % 2]
             first = len(letters) + 1
             letters += gene if strand == "+" else reverse_complement(gene)
-            name = f"r{record}g{number}"
-            gff.append(f"rec{record}\tx\tCDS\t{first}\t{len(letters)}\t.\t{strand}\t0\tID={name}")
-        fasta.append(f">rec{record}\n{letters}\n")
+            gene_name = f"{prefix}r{record}g{number}"
+            gff.append(
+                f"{prefix}rec{record}\tx\tCDS\t{first}\t{len(letters)}\t.\t{strand}\t0\tID={gene_name}"
+            )
+        fasta.append(f">{prefix}rec{record}\n{letters}\n")
     genome, genes = folder / f"genome{seed}.fa", folder / f"genes{seed}.gff3"
     genome.write_text("".join(fasta))
     genes.write_text("\n".join(gff) + "\n")
@@ -303,3 +305,49 @@ def test_recipes_are_checked(tmp_path: Path, run_command: RunCommand) -> None:
     outcome = run_command("dna", "annotate", "train")
     assert outcome.code == 2
     assert "--genome, --genes and --out" in outcome.err
+
+
+@pytest.fixture(scope="module")
+def relatives_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model reads what the annotation of other genomes says; not to be changed."""
+    folder = tmp_path_factory.mktemp("relatives")
+    values = recipe_values(folder)
+    genome, genes = write_genome(folder, 2, prefix="two")
+    values["data"]["train"].append(str(genome))
+    values["annotation"]["train"].append(str(genes))
+    values["annotation"]["relatives"] = True
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert main(["dna", "annotate", "train", str(folder / "recipe.yaml")]) == 0
+    return folder / "run"
+
+
+def test_a_model_that_reads_relatives_is_trained_and_predicts(
+    relatives_run: Path, tmp_path: Path, run_command: RunCommand
+) -> None:
+    model = relatives_run / "model"
+    assert (model / "relatives.safetensors").exists()
+    config = json.loads((model / "config.json").read_text())
+    assert config["num_input_features"] == 6 * 7
+    genome, _ = write_genome(tmp_path, 1)
+    result = run_command("dna", "annotate", "predict", relatives_run, genome, "--out", tmp_path / "whole")
+    assert result.code == 0, result.err
+    windows = ("--window", "300", "--overlap", "100")
+    result = run_command(
+        "dna", "annotate", "predict", relatives_run, genome, "--out", tmp_path / "cut", *windows
+    )
+    assert result.code == 0, result.err
+    (model / "relatives.safetensors").rename(tmp_path / "kept")
+    result = run_command("dna", "annotate", "predict", relatives_run, genome, "--out", tmp_path / "not")
+    (tmp_path / "kept").rename(model / "relatives.safetensors")
+    assert result.code == 2
+    assert "relatives.safetensors: missing: expected the annotated relatives" in result.err
+    assert not (tmp_path / "not").exists()
+
+
+def test_relatives_need_two_genomes(tmp_path: Path, run_command: RunCommand) -> None:
+    values = recipe_values(tmp_path)
+    values["annotation"]["relatives"] = True
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    result = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml")
+    assert result.code == 2
+    assert "annotation.relatives: data.train has one genome: expected two or more files" in result.err

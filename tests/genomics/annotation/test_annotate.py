@@ -23,7 +23,7 @@ class Oracle(Annotator):
         self._records = records
         self.lengths = []
 
-    def probabilities(self, tokens, *, both_strands=True):
+    def probabilities(self, tokens, *, both_strands=True, brought_over=None):
         self.lengths.append(len(tokens))
         text = np.asarray(tokens).tobytes()
         for known, labels in self._records:
@@ -58,7 +58,7 @@ def oracle_and_truth(array, tmp_path):
     grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1, evidence=1.0)
     generator = np.random.default_rng(1)
     source = Oracle(grammar, [])
-    source.probabilities = lambda tokens, both_strands: generator.dirichlet(
+    source.probabilities = lambda tokens, both_strands, brought_over: generator.dirichlet(
         np.full(len(SCHEME.names), 0.5), len(tokens)
     ).astype(np.float32)
     (tmp_path / "truth").mkdir()

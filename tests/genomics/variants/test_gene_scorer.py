@@ -1,15 +1,22 @@
 """Scores of a model of genes: against whole windows that are put together letter by letter."""
 
+from dataclasses import replace
+from itertools import product
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from reformer.data.tokenizers import NucleotideTokenizer
 from reformer.errors import UserError
 from reformer.genomics.annotation.annotator import Annotator
+from reformer.genomics.annotation.relatives import BroughtOver, Relatives
 from reformer.genomics.coordinates import reverse_complement
 from reformer.genomics.genome import Genome
+from reformer.genomics.strands import StrandedSequence
 from reformer.genomics.variants.changes import Change
-from reformer.genomics.variants.gene_scorer import GeneScorer
+from reformer.genomics.variants.gene_scorer import GeneScorer, _changed
 from tests.genomics.variants.gene_models import coding_text, gene_settings, silent_network
 
 WINDOW, GENE_START, NUM_CODONS = 900, 500, 600
@@ -103,3 +110,58 @@ def test_a_model_without_genes_is_refused(tmp_path):
     settings = gene_settings(("exon",))
     with pytest.raises(UserError, match=r"annotation\.json: no gene grammar: expected CDS"):
         GeneScorer(Annotator(silent_network(settings), settings), WINDOW, tmp_path)
+
+
+def test_relatives_say_of_a_changed_window_what_they_say_of_its_unchanged_bases():
+    numbers = np.arange(1, 61, dtype=np.uint8)
+    whole = BroughtOver(np.repeat(numbers[:, None], 6, axis=1), np.repeat(numbers[:, None], 6, axis=1))
+    first, length = 10, 30
+    for start, end, inserted in (
+        (20, 21, "A"),
+        (20, 20, "ACG"),
+        (20, 27, ""),
+        (39, 40, "ACGT"),
+        (10, 14, "AC"),
+    ):
+        growth = len(inserted) - (end - start)
+        kept = list(numbers[first : min(start + len(inserted), end)])
+        expected = (kept + [0] * max(growth, 0) + list(numbers[end:]))[:length]
+        found = _changed(whole, Change(start, end, inserted), first, first + length)
+        np.testing.assert_array_equal(found.weights[:, 0], expected)
+        assert found.classes.shape == (length, 6)
+
+
+def test_a_gene_that_relatives_tell_of_is_lost_by_a_stop_codon(tmp_path):
+    """A network that believes the relatives, and codon statistics that say nothing."""
+    generator = np.random.default_rng(7)
+    gene = "ATG" + "".join(generator.choice(["".join(c) for c in product("ACG", repeat=3)], 200)) + "TAA"
+    letters = (
+        "".join(generator.choice(list("ACGT"), 300)) + gene + "".join(generator.choice(list("ACGT"), 300))
+    )
+    (tmp_path / "g.fa").write_text(f">c\n{letters}\n")
+    scheme = SETTINGS.scheme
+    labels = np.zeros(len(letters), dtype=np.uint8)
+    labels[300 : 300 + len(gene)] = 1 + np.arange(len(gene)) % 3
+    with Genome(tmp_path / "g.fa") as opened:
+        tokens = StrandedSequence(opened, "c", "+", "fold").ids(0, len(letters))
+        settings = replace(SETTINGS, coding=None, relatives=Relatives.of([(tokens, labels)], scheme))
+
+        def network(input_ids, input_features):
+            believed = input_features.unflatten(-1, (-1, len(scheme.names))).sum(-2)
+            # A class is put by anchor: the place of a base in the window less its place in the codon.
+            place = (torch.arange(input_ids.shape[1]) + input_ids.shape[1] % 3) % 3
+            anchored = torch.zeros_like(believed)
+            anchored[..., 0] = believed[..., 0]
+            for strand in (1, 4):
+                for frame in range(3):
+                    left = frame if strand == 1 else 2 - frame
+                    column = strand + (place - left) % 3
+                    anchored[0, torch.arange(len(place)), column] = believed[0, :, strand + frame]
+            return SimpleNamespace(logits=3 * anchored)
+
+        scorer = GeneScorer(Annotator(network, settings), WINDOW, opened.path)
+        stop = Change(300 + 3 * 90, 300 + 3 * 91, "TAA")
+        silent = Change(300 + 3 * 90, 300 + 3 * 91, "GCA")
+        of_stop, of_silent = scorer.scores(opened, "c", [stop, silent])[0]
+    assert of_stop < -3
+    assert abs(of_silent) < 0.5

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from reformer.errors import UserError
 from reformer.genomics.annotation.annotator import Annotator
 from reformer.genomics.annotation.gene_calls import CalledGene
+from reformer.genomics.annotation.relatives import BroughtOver
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.formats.bed import Region, write_bed
 from reformer.genomics.formats.gff3 import write_gff3
@@ -91,6 +92,7 @@ def annotate_record(
     *,
     both_strands: bool = True,
     take: Take | None = None,
+    brought_over: BroughtOver | None = None,
 ) -> AnnotatedRecord:
     """Predicts and decodes one record.
 
@@ -102,12 +104,17 @@ def annotate_record(
         both_strands: average over both strands.
         take: called with the record, the first base and the probabilities ``[bases, classes]`` of each
             stretch, from left to right.
+        brought_over: what the model's relatives say of the record, if they have been asked.
     """
     decoder = annotator.settings.decoder()
     return_large_memory()
     for start, end, inner in windows.of(record.length):
         tokens = array.window(record.start + start, end - start)
-        probabilities = annotator.probabilities(tokens, both_strands=both_strands)[inner]
+        probabilities = annotator.probabilities(
+            tokens,
+            both_strands=both_strands,
+            brought_over=brought_over and brought_over[start:end],
+        )[inner]
         if decoder is not None:
             decoder.feed(tokens[inner].tobytes().translate(LETTER_OF_TOKEN), probabilities)
         if take is not None:
@@ -157,8 +164,16 @@ def annotate_genome(
         on_progress(len(probabilities))
 
     found = [
-        annotate_record(annotator, array, record, windows, both_strands=both_strands, take=take_all)
-        for record in array.records
+        annotate_record(
+            annotator,
+            array,
+            record,
+            windows,
+            both_strands=both_strands,
+            take=take_all,
+            brought_over=brought_over,
+        )
+        for record, brought_over in _brought_over(annotator, array, windows)
     ]
     if tracks:
         (folder / TRACKS).mkdir()
@@ -167,6 +182,21 @@ def annotate_genome(
     if annotator.settings.grammar is not None:
         _write_genes(folder, found)
     return found
+
+
+def _brought_over(
+    annotator: Annotator, array: TokenArray, windows: Windows
+) -> Iterator[tuple[Record, BroughtOver | None]]:
+    """Records, with what the model's relatives say of those that are read whole: of many, all at once."""
+    relatives = annotator.settings.relatives
+    if relatives is None:
+        yield from ((record, None) for record in array.records)
+        return
+    is_whole = [record.length <= windows.length for record in array.records]
+    whole = (array.window(r.start, r.length) for r, one in zip(array.records, is_whole, strict=True) if one)
+    found = relatives.bring_over(whole)
+    for record, one in zip(array.records, is_whole, strict=True):
+        yield record, next(found) if one else None
 
 
 def called_genes(found: list[AnnotatedRecord]) -> list[Gene]:

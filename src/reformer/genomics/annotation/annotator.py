@@ -16,6 +16,7 @@ from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_calls import GeneDecoder
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.relatives import BroughtOver, Relatives
 from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.base_encoding import BaseEncoding, by_frame
 from reformer.training.atomic import write_text_atomically
@@ -37,6 +38,7 @@ class AnnotationSettings:
         grammar: of the genes; None where the classes cannot be decoded.
         coding: codon statistics of the genes; None likewise.
         signals: their start codons and splice sites; None likewise.
+        relatives: annotated genomes whose labels the model reads; None where it reads the sequence alone.
     """
 
     scheme: ClassScheme
@@ -44,6 +46,7 @@ class AnnotationSettings:
     grammar: Grammar | None
     coding: CodingModel | None = None
     signals: SignalModel | None = None
+    relatives: Relatives | None = None
 
     def decoder(self, *, open_ends: bool = False) -> GeneDecoder | None:
         """A decoder for one sequence; None without a grammar."""
@@ -52,7 +55,7 @@ class AnnotationSettings:
         return GeneDecoder(self.scheme, self.grammar, self.coding, self.signals, open_ends=open_ends)
 
     def write(self, folder: Path) -> None:
-        """Writes `annotation.json`, `coding.safetensors` and `signals.safetensors` into a model's folder."""
+        """Writes `annotation.json`, and the tables beside it, into a model's folder."""
         content = {
             "format": _FORMAT,
             "classes": list(self.scheme.names),
@@ -61,8 +64,9 @@ class AnnotationSettings:
             "grammar": None if self.grammar is None else self.grammar.to_json(),
             "coding": self.coding is not None,
             "signals": self.signals is not None,
+            "relatives": self.relatives is not None,
         }
-        for statistics in (self.coding, self.signals):
+        for statistics in (self.coding, self.signals, self.relatives):
             if statistics is not None:
                 statistics.write(folder)
         write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
@@ -84,12 +88,14 @@ class AnnotationSettings:
             raise UserError(f'{file}: expected "format": "{_FORMAT}"')
         try:
             grammar = content["grammar"]
+            scheme = ClassScheme(**content["scheme"])
             return cls(
-                ClassScheme(**content["scheme"]),
+                scheme,
                 BaseEncoding(**content["encoding"]),
                 None if grammar is None else Grammar(**grammar),
                 CodingModel.read(folder) if content.get("coding") else None,
                 SignalModel.read(folder) if content.get("signals") else None,
+                Relatives.read(folder, scheme) if content.get("relatives") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: damaged: {error}") from error
@@ -100,7 +106,8 @@ class Annotator:
 
     Args:
         model: a `ReformerForTokenClassification`; any callable that takes int64 `[1, bases]` tokens as
-            `input_ids` and returns an object with `logits` `[1, bases, classes]` will do.
+            `input_ids` and returns an object with `logits` `[1, bases, classes]` will do. Where the settings
+            have relatives it takes `input_features` too.
         settings: of its folder.
     """
 
@@ -127,7 +134,11 @@ class Annotator:
         return cls(model.to(torch_device).eval(), settings)
 
     def probabilities(
-        self, tokens: npt.NDArray[np.uint8], *, both_strands: bool = True
+        self,
+        tokens: npt.NDArray[np.uint8],
+        *,
+        both_strands: bool = True,
+        brought_over: BroughtOver | None = None,
     ) -> npt.NDArray[np.float32]:
         """Reads a sequence in one pass, or one pass for each strand.
 
@@ -135,27 +146,40 @@ class Annotator:
             tokens: nucleotide token ids ``[bases]``.
             both_strands: average what the model says of the sequence and of its reverse complement; one that
                 is equivariant does so by itself.
+            brought_over: what the relatives say of the bases, where the model reads it; by default they are
+                asked.
 
         Returns:
             float32 ``[bases, classes]``, in the order of the scheme.
         """
-        forward = self._one_strand(tokens)
+        scheme, relatives = self.settings.scheme, self.settings.relatives
+        if relatives is not None and brought_over is None:
+            (brought_over,) = relatives.bring_over([tokens])
+        forward = self._one_strand(tokens, brought_over)
         config = getattr(self.model, "config", None)
         if not both_strands or getattr(config, "rc_equivariant", False):
             return forward
-        backward = self._one_strand(reverse_complement(np.asarray(tokens)))
-        forward += backward[::-1][:, self.settings.scheme.other_strand]
+        other = None if brought_over is None else brought_over.reverse_complement(scheme)
+        backward = self._one_strand(reverse_complement(np.asarray(tokens)), other)
+        forward += backward[::-1][:, scheme.other_strand]
         forward *= 0.5
         return forward
 
-    def _one_strand(self, tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def _one_strand(
+        self, tokens: npt.NDArray[np.uint8], brought_over: BroughtOver | None
+    ) -> npt.NDArray[np.float32]:
         import torch
 
         first = len(tokens) % 3  # so that either strand's first base is there, see `BaseEncoding.complement`
         ids = torch.from_numpy(self.settings.encoding.ids(tokens, first))[None]
         device = getattr(self.model, "device", "cpu")
+        inputs = {"input_ids": ids.to(device)}
+        if brought_over is not None:
+            features = brought_over.features(len(self.settings.scheme.names))
+            inputs["input_features"] = torch.from_numpy(features)[None].to(device)
         with torch.no_grad():
-            logits = self.model(input_ids=ids.to(device)).logits[0]
+            logits = self.model(**inputs).logits[0]
+        del inputs
         anchored = logits.float().softmax(-1).cpu().numpy()
         del logits
         for start in range(0, len(tokens), _TOKENS_PER_BLOCK):  # in place: at 100 Mbp every copy counts

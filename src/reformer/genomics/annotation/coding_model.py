@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +112,7 @@ class CodingModel:
         return model
 
 
-def read_tables(file: Path, content: str) -> dict[str, Floats]:
+def read_tables(file: Path, content: str) -> dict[str, npt.NDArray[Any]]:
     """Reads the arrays of a safetensors file of a model's folder.
 
     Raises:

@@ -5,31 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reformer.data.names import check_names
+from reformer.data.vocabularies import vocabulary
 from reformer.errors import UserError
 from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases
 from reformer.genomics.annotation.coding_model import Codes, CodingModel, other_strand
 from reformer.genomics.annotation.gene_places import base_codes
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.relatives import BroughtOver, Relatives
 from reformer.genomics.annotation.signals import Places, SignalModel, Site
 from reformer.genomics.annotation.sites import sites
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.genes import Gene, Transcript
+from reformer.training.corpus import open_corpus
 from reformer.training.run_data import RunData
 
 if TYPE_CHECKING:
-    from reformer.data.tokens import TokenArray
+    from reformer.data.tokens import Record, TokenArray
     from reformer.genomics.annotation.recipe import AnnotationRecipe
 
 _BYTES_PER_READ = 1 << 20
+_N = vocabulary("nucleotide", "fold")["N"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,14 @@ class LabelledSequences:
         labels: uint8 ``[tokens]``, a class for each token of the array.
         genes: of all sequences.
         files: the annotations.
+        brought_over: what relatives say of each token; None where nobody asked them.
     """
 
     array: TokenArray
     labels: Labels
     genes: list[Gene]
     files: tuple[Path, ...]
+    brought_over: BroughtOver | None = None
 
     @classmethod
     def of(
@@ -71,6 +77,39 @@ class LabelledSequences:
             raise UserError(f"{', '.join(map(str, annotations))}: {error}") from error
         labels = np.concatenate([by_name[record.name] for record in array.records])
         return cls(array, labels, genes, tuple(map(Path, annotations)))
+
+    def relatives(self, scheme: ClassScheme) -> Relatives:
+        """All of them as relatives of others."""
+        return Relatives.of(map(self._record, self.array.records), scheme)
+
+    def with_relatives(self, relatives: Relatives) -> LabelledSequences:
+        """The same with what the relatives say of them."""
+        records = self.array.records
+        found = relatives.bring_over(self.array.window(one.start, one.length) for one in records)
+        return replace(self, brought_over=BroughtOver.joined(list(found)))
+
+    def as_relatives_of_each_other(self, genomes: Sequence[int], scheme: ClassScheme) -> LabelledSequences:
+        """The same with what the other genomes say of each.
+
+        Args:
+            genomes: how many records each genome has, in their order.
+            scheme: the classes of the labels.
+        """
+        records, found = list(self.array.records), list[BroughtOver]()
+        ends = np.cumsum(genomes)
+        for start, end in zip(ends - genomes, ends, strict=True):
+            others = Relatives.of(map(self._record, records[:start] + records[end:]), scheme)
+            mine = (self.array.window(one.start, one.length) for one in records[start:end])
+            found += others.bring_over(mine)
+        return replace(self, brought_over=BroughtOver.joined(found))
+
+    def _record(self, record: Record) -> tuple[Labels, Labels]:
+        """Tokens and labels of a record, pseudogenes hidden: their like may well be a gene."""
+        tokens = np.array(self.array.window(record.start, record.length))
+        for gene in self.genes:
+            if gene.type == "pseudogene" and gene.interval.sequence == record.name:
+                tokens[gene.interval.start : gene.interval.end] = _N
+        return tokens, self.labels[record.start : record.start + record.length]
 
     def letters(self, interval: Interval) -> str:
         """The letters of an interval, in upper case."""
@@ -127,9 +166,11 @@ class AnnotationData(RunData):
         train: what it is trained on.
         held_out: what it is evaluated on, by name.
         labelled: the same with labels, "train" and the names of the held-out sets.
+        relatives: what is brought over from, for a model that reads it.
     """
 
     labelled: dict[str, LabelledSequences]
+    relatives: Relatives | None = None
 
     @classmethod
     def of(cls, recipe: AnnotationRecipe) -> AnnotationData:
@@ -147,7 +188,18 @@ class AnnotationData(RunData):
         }
         if not labelled["train"].labels.any():
             raise recipe.error("annotation.train", "no base of the sequences has a class but intergenic")
-        return cls(data.train, data.held_out, labelled)
+        if not recipe.annotation.relatives:
+            return cls(data.train, data.held_out, labelled)
+        of = recipe.data
+        genomes = [len(open_corpus([f], of.format, of.lower_case, of.cache_dir).records) for f in of.train]
+        relatives = labelled["train"].relatives(recipe.scheme)
+        labelled = {
+            name: one.as_relatives_of_each_other(genomes, recipe.scheme)
+            if name == "train"
+            else one.with_relatives(relatives)
+            for name, one in labelled.items()
+        }
+        return cls(data.train, data.held_out, labelled, relatives)
 
     def sources(self) -> dict[str, Any]:
         """What the data were, annotations included, for `data.json`."""

@@ -29,6 +29,8 @@ class AnnotationSection(LabelFiles):
         orf_lengths: lengths of open reading frames that tokens tell apart, see `BaseEncoding`.
         starts: start codons of these.
         stops: stop codons of these.
+        relatives: whether the model also reads what the annotation of other genomes says of each base, see
+            `.relatives`: in training that of the other genomes, later that of all it was trained on.
     """
 
     kinds: Annotated[list[Kind], Field(min_length=1)] = ["CDS", "RNA", "UTR", "intron"]
@@ -38,6 +40,7 @@ class AnnotationSection(LabelFiles):
     orf_lengths: list[Annotated[int, Field(ge=6)]] = list(ORF_LENGTHS)
     starts: list[Codon] = ["ATG"]
     stops: list[Codon] = ["TAA", "TAG", "TGA"]
+    relatives: bool = False
 
 
 class AnnotationRecipe(LabelRecipe):
@@ -71,6 +74,10 @@ def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> 
         recipe.encoding  # noqa: B018
     except ValueError as error:
         raise recipe.error("annotation.orf_lengths", str(error)) from error
+    if recipe.annotation.relatives and len(recipe.data.train) < 2:
+        raise recipe.error("annotation.relatives", "data.train has one genome: expected two or more files")
+    if recipe.annotation.relatives and recipe.model.get("rc_equivariant"):
+        raise recipe.error("annotation.relatives", "not with model.rc_equivariant")
     for key in ("held_out_regions", "held_out_records"):
         if getattr(recipe.data, key):
             raise recipe.error(f"data.{key}", "not for annotation: expected files of their own in data.eval")

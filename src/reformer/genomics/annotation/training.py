@@ -19,6 +19,7 @@ from reformer.genomics.annotation.classes import ClassScheme, Labels
 from reformer.genomics.annotation.data import AnnotationData, LabelledSequences
 from reformer.genomics.annotation.grammar import Grammar
 from reformer.genomics.annotation.metrics import ClassCounts
+from reformer.genomics.annotation.relatives import num_features
 from reformer.genomics.base_encoding import (
     BaseEncoding,
     anchored_complement,
@@ -65,6 +66,7 @@ class AnnotationTask:
             vocab_size=encoding.vocab_size,
             id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)},
+            num_input_features=num_features(len(names)) if self._recipe.annotation.relatives else 0,
         )
         if model.config.rc_equivariant:
             try:
@@ -92,7 +94,10 @@ class AnnotationTask:
         assert isinstance(data, AnnotationData)
         recipe, labelled = self._recipe, data.labelled["train"]
         settings = AnnotationSettings(
-            recipe.scheme, recipe.encoding, grammar := _grammar(recipe.scheme, labelled)
+            recipe.scheme,
+            recipe.encoding,
+            grammar := _grammar(recipe.scheme, labelled),
+            relatives=data.relatives,
         )
         if grammar is not None:
             settings = replace(
@@ -129,8 +134,12 @@ class AnnotationBatches(TrainingBatches):
             self._other_frames = np.concatenate([encoding.frames(reverse_complement(r)) for r in records])
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Returns `input_ids` and `labels`, both int64 [batch, length]."""
-        input_ids, labels = [], []
+        """Returns `input_ids` and `labels`, both int64 [batch, length].
+
+        Where the sequences have relatives also `input_features`, float32 [batch, length, features].
+        """
+        input_ids, labels, features = [], [], []
+        brought_over = self._sequences.brought_over
         for row, span in enumerate(self.spans(index)):
             tokens = self._sequences.array.window(span.start, span.length)
             classes = self._sequences.labels[span.start : span.start + span.length]
@@ -141,10 +150,15 @@ class AnnotationBatches(TrainingBatches):
             input_ids.append(self._encoding.ids(tokens, first, frames))
             anchored = anchored_labels(self._scheme, classes, first).astype(np.int64)
             labels.append(np.where(known_bases(tokens), anchored, IGNORED))
-        return {
-            "input_ids": torch.from_numpy(np.stack(input_ids)),
-            "labels": torch.from_numpy(np.stack(labels)),
-        }
+            if brought_over is not None:
+                here = brought_over[span.start : span.start + span.length]
+                if span.is_other_strand:
+                    here = here.reverse_complement(self._scheme)
+                features.append(here.features(len(self._scheme.names)))
+        batch = {"input_ids": input_ids, "labels": labels}
+        if features:
+            batch["input_features"] = features
+        return {name: torch.from_numpy(np.stack(rows)) for name, rows in batch.items()}
 
     def _frames_of(self, span: Span) -> Labels:
         """Open reading frames of the record, at the span, anchors counted from its first base."""
@@ -190,7 +204,12 @@ class AnnotationTrainer(ReformerTrainer):
         for window in self._windows_of_process(sequences):
             tokens = sequences.array.window(window.start, window.length)
             known = known_bases(tokens)
-            probabilities = annotator.probabilities(tokens, both_strands=False)[known]
+            probabilities = annotator.probabilities(
+                tokens,
+                both_strands=False,
+                brought_over=sequences.brought_over
+                and sequences.brought_over[window.start : window.start + window.length],
+            )[known]
             labels = sequences.labels[window.start : window.start + window.length][known].astype(np.int64)
             nats -= float(np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-9)).sum())
             pairs = labels * num_classes + probabilities.argmax(axis=1)

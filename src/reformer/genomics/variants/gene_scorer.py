@@ -16,6 +16,7 @@ import numpy as np
 
 from reformer.errors import UserError
 from reformer.genomics.annotation.annotator import SETTINGS_FILE, Annotator
+from reformer.genomics.annotation.relatives import BroughtOver
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.genome import Genome
 from reformer.genomics.strands import StrandedSequence, TokenIds, changed_ids
@@ -54,10 +55,12 @@ class GeneScorer:
         if annotator.settings.grammar is None:
             raise UserError(f"{owner / SETTINGS_FILE}: no gene grammar: expected CDS among annotation.kinds")
         self._annotator, self._window = annotator, window
+        self._brought_over: tuple[str, BroughtOver | None] = ("", None)
 
     def scores(self, genome: Genome, name: str, changes: Sequence[Change]) -> Nats:
         """See `Scorer`."""
         sequence = StrandedSequence(genome, name, "+", "fold")
+        brought_over = self._ask_relatives(sequence, name)
         scores = np.full((1, len(changes)), np.nan)
         order = sorted(range(len(changes)), key=lambda i: changes[i].start)
         for first, group in groupby(order, key=lambda i: self._first(changes[i])):
@@ -67,18 +70,44 @@ class GeneScorer:
                 end = min(first + self._window, len(sequence), len(sequence) + growth)
                 if changes[i].start >= end:  # an insertion behind the last base
                     continue
+                here = there = None
+                if brought_over is not None:
+                    here, there = brought_over[first:end], _changed(brought_over, changes[i], first, end)
                 if end not in unchanged:
-                    unchanged[end] = self._score(sequence.ids(first, end))
-                scores[0, i] = self._score(changed_ids(sequence, changes[i], first, end)) - unchanged[end]
+                    unchanged[end] = self._score(sequence.ids(first, end), here)
+                changed = self._score(changed_ids(sequence, changes[i], first, end), there)
+                scores[0, i] = changed - unchanged[end]
         return np.round(scores, _DECIMALS) + 0.0  # never -0
+
+    def _ask_relatives(self, sequence: StrandedSequence, name: str) -> BroughtOver | None:
+        """What the model's relatives say of a whole sequence, kept until another one comes."""
+        relatives = self._annotator.settings.relatives
+        if relatives is not None and self._brought_over[0] != name:
+            (found,) = relatives.bring_over([sequence.ids(0, len(sequence))])
+            self._brought_over = name, found
+        return self._brought_over[1]
 
     def _first(self, change: Change) -> int:
         step = max(1, self._window // 3)
         return max(0, (change.start // step - 1) * step)
 
-    def _score(self, ids: TokenIds) -> float:
+    def _score(self, ids: TokenIds, brought_over: BroughtOver | None) -> float:
         """Nats by which the best reading as genes is likelier than no gene."""
         decoder = self._annotator.settings.decoder(open_ends=True)
         assert decoder is not None
-        decoder.feed(ids.tobytes().translate(LETTER_OF_TOKEN), self._annotator.probabilities(ids))
+        probabilities = self._annotator.probabilities(ids, brought_over=brought_over)
+        decoder.feed(ids.tobytes().translate(LETTER_OF_TOKEN), probabilities)
         return decoder.score()
+
+
+def _changed(brought_over: BroughtOver, change: Change, first: int, end: int) -> BroughtOver:
+    """What relatives say of a window with a change: what they say of the unchanged bases.
+
+    So a change is judged by what it does to the gene that was there, not by what else it is like. Of bases
+    that were put in beyond those taken out they say nothing.
+    """
+    growth = len(change.inserted) - (change.end - change.start)
+    kept = brought_over[first : change.start + min(len(change.inserted), change.end - change.start)]
+    added = np.zeros((max(growth, 0), kept.classes.shape[1]), dtype=np.uint8)
+    behind = brought_over[change.end : max(end - growth, change.end)]
+    return BroughtOver.joined([kept, BroughtOver(added, added), behind])[: end - first]
