@@ -45,11 +45,12 @@ class AnnotationSettings:
     coding: CodingModel | None = None
     signals: SignalModel | None = None
 
-    def decoder(self, *, open_ends: bool = False) -> GeneDecoder | None:
-        """A decoder for one sequence; None without a grammar."""
+    def decoder(self, *, open_ends: bool = False, free_start: bool = True) -> GeneDecoder | None:
+        """A decoder for one sequence, see `GeneDecoder`; None without a grammar."""
         if self.grammar is None:
             return None
-        return GeneDecoder(self.scheme, self.grammar, self.coding, self.signals, open_ends=open_ends)
+        statistics = self.coding, self.signals
+        return GeneDecoder(self.scheme, self.grammar, *statistics, open_ends=open_ends, free_start=free_start)
 
     def write(self, folder: Path) -> None:
         """Writes `annotation.json`, `coding.safetensors` and `signals.safetensors` into a model's folder."""
