@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from reformer.genomics.coordinates import Interval, Strand, reverse_complement
 from reformer.genomics.formats.features import Feature, Phase
+
+_Tags: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,28 +124,24 @@ def gene_features(gene: Gene) -> Iterable[Feature]:
     UTR of coding transcripts are features of their own; what is partial is marked as NCBI does it.
     """
     cut = _edges(gene)
-    yield _feature(gene.interval, gene.type, ID=gene.name, Name=gene.symbol, **cut(gene.interval))
+    yield _feature(gene.interval, gene.type, {"ID": gene.name, "Name": gene.symbol, **cut(gene.interval)})
     for transcript in gene.transcripts:
         name = f"{gene.name}.{transcript.name}" if transcript.name == gene.name else transcript.name
         interval = transcript.interval
-        yield _feature(interval, transcript.type, ID=name, Parent=gene.name, **cut(interval))
+        yield _feature(interval, transcript.type, {"ID": name, "Parent": gene.name, **cut(interval)})
         for exon in transcript.exons:
-            yield _feature(exon, "exon", Parent=name, **cut(exon))
+            yield _feature(exon, "exon", {"Parent": name, **cut(exon)})
         for kind, piece in utrs(transcript):
-            yield _feature(piece, kind, Parent=name)
-        code = None if transcript.genetic_code == 1 else str(transcript.genetic_code)
+            yield _feature(piece, kind, {"Parent": name})
         for segment in transcript.cds:
             interval = Interval(transcript.interval.sequence, segment.start, segment.end, transcript.strand)
-            yield _feature(
-                interval,
-                "CDS",
-                segment.phase,
-                ID=f"cds-{name}",
-                Parent=name,
-                protein_id=transcript.protein,
-                transl_table=code,
-                **cut(interval),
-            )
+            tags: _Tags = {
+                "ID": f"cds-{name}",
+                "Parent": name,
+                "protein_id": transcript.protein,
+                "transl_table": None if transcript.genetic_code == 1 else str(transcript.genetic_code),
+            }
+            yield _feature(interval, "CDS", {**tags, **cut(interval)}, segment.phase)
 
 
 def utrs(transcript: Transcript) -> Iterable[tuple[str, Interval]]:
@@ -160,12 +159,12 @@ def utrs(transcript: Transcript) -> Iterable[tuple[str, Interval]]:
                 yield kind, Interval(exon.sequence, start, end, exon.strand)
 
 
-def _edges(gene: Gene) -> Callable[[Interval], dict[str, str | tuple[str, ...] | None]]:
+def _edges(gene: Gene) -> Callable[[Interval], _Tags]:
     """Makes the attributes that say of a feature of a gene that it goes on beyond the gene's ends."""
     whole = gene.interval
     left, right = gene.partial
 
-    def attributes(interval: Interval) -> dict[str, str | tuple[str, ...] | None]:
+    def attributes(interval: Interval) -> _Tags:
         starts, ends = left and interval.start == whole.start, right and interval.end == whole.end
         first, last = interval.closed
         return {
@@ -177,10 +176,6 @@ def _edges(gene: Gene) -> Callable[[Interval], dict[str, str | tuple[str, ...] |
     return attributes
 
 
-def _feature(
-    interval: Interval, kind: str, phase: Phase | None = None, **tags: str | tuple[str, ...] | None
-) -> Feature:
-    attributes: Mapping[str, tuple[str, ...]] = {
-        tag: (value,) if isinstance(value, str) else value for tag, value in tags.items() if value
-    }
+def _feature(interval: Interval, kind: str, tags: _Tags, phase: Phase | None = None) -> Feature:
+    attributes = {tag: (value,) if isinstance(value, str) else value for tag, value in tags.items() if value}
     return Feature(interval, kind, "reformer", None, phase, attributes)

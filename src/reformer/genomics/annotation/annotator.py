@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class AnnotationSettings:
         grammar: of the genes; None where the classes cannot be decoded.
         coding: codon statistics of the genes; None likewise.
         signals: their start codons and splice sites; None likewise.
+        shortest_runs: fewest bases of RNA genes, UTR and features, by kind, see `.runs`; what has none is
+            not called.
     """
 
     scheme: ClassScheme
@@ -44,6 +47,7 @@ class AnnotationSettings:
     grammar: Grammar | None
     coding: CodingModel | None = None
     signals: SignalModel | None = None
+    shortest_runs: Mapping[str, int] = field(default_factory=dict)
 
     def decoder(self, *, open_ends: bool = False, free_start: bool = True) -> GeneDecoder | None:
         """A decoder for one sequence, see `GeneDecoder`; None without a grammar."""
@@ -62,6 +66,7 @@ class AnnotationSettings:
             "grammar": None if self.grammar is None else self.grammar.to_json(),
             "coding": self.coding is not None,
             "signals": self.signals is not None,
+            "shortest_runs": dict(self.shortest_runs),
         }
         for statistics in (self.coding, self.signals):
             if statistics is not None:
@@ -91,8 +96,9 @@ class AnnotationSettings:
                 None if grammar is None else Grammar(**grammar),
                 CodingModel.read(folder) if content.get("coding") else None,
                 SignalModel.read(folder) if content.get("signals") else None,
+                {kind: int(bases) for kind, bases in content.get("shortest_runs", {}).items()},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: damaged: {error}") from error
 
 

@@ -49,6 +49,7 @@ class CalledGene:
         score: nats that the gene brings in over no gene there, its costs paid (see `Grammar`).
         phase: of the first exon from the 5' end, not 0 where the start of the gene is missing.
         partial: whether the gene goes on to the left of its exons, and to their right.
+        utr: bases of UTR to the left of its exons, and to their right.
     """
 
     strand: Strand
@@ -56,15 +57,20 @@ class CalledGene:
     score: float
     phase: Phase = 0
     partial: tuple[bool, bool] = (False, False)
+    utr: tuple[int, int] = (0, 0)
 
     def gene(self, sequence: str, name: str) -> Gene:
         """The gene as the readers of annotations give it."""
         order = -1 if self.strand == "-" else 1
-        exons = tuple(Interval(sequence, start, end, self.strand) for start, end in self.exons[::order])
-        starts = phases([len(exon) for exon in exons], self.phase)
-        cds = tuple(Segment(e.start, e.end, phase) for e, phase in zip(exons, starts, strict=True))
-        whole = Interval(sequence, self.exons[0][0], self.exons[-1][1], self.strand)
-        transcript = Transcript(f"{name}.t1", "mRNA", whole, exons, cds)
+        coding = self.exons[::order]
+        starts = phases([end - start for start, end in coding], self.phase)
+        cds = tuple(Segment(*exon, phase) for exon, phase in zip(coding, starts, strict=True))
+        whole = Interval(
+            sequence, self.exons[0][0] - self.utr[0], self.exons[-1][1] + self.utr[1], self.strand
+        )
+        edges = [whole.start, *[edge for exon in self.exons for edge in exon][1:-1], whole.end]
+        exons = [Interval(sequence, *edge, self.strand) for edge in zip(edges[::2], edges[1::2], strict=True)]
+        transcript = Transcript(f"{name}.t1", "mRNA", whole, tuple(exons[::order]), cds)
         return Gene(name, "gene", whole, (transcript,), partial=self.partial)
 
 

@@ -86,8 +86,7 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
     """
     frame_of = np.arange(first, first + len(probabilities))
     scores = np.empty((len(probabilities), NUM_STATES))
-    in_genes = [n for n, name in enumerate(scheme.names) if name.startswith(("CDS", "intron"))]
-    scores[:, NO_GENE] = 1 - probabilities[:, in_genes].sum(axis=1, dtype=np.float64)
+    scores[:, NO_GENE] = 1 - probabilities[:, list(scheme.in_genes)].sum(axis=1, dtype=np.float64)
     has_introns = "intron" in scheme.kinds
     for s, strand in enumerate(STRANDS):
         by_place = [scheme.names.index(_class(scheme, strand, place)) for place in range(3)]
