@@ -141,7 +141,7 @@ def rna_gene_scores(
     """Scores per RNA gene: called and true exons share more than half of the bases that either has.
 
     Returns:
-        "RNA gene, half shared"; of a true gene that several records of the annotation have, one counts.
+        "RNA, half shared"; of a true gene that several records of the annotation have, one counts.
     """
     wanted, found = (
         [t for t in labelled_transcripts(genes) if t.type in rna_types] for genes in (true, called)
@@ -160,7 +160,7 @@ def rna_gene_scores(
         if best is not None and _shared(mine, best) > 0.5:
             left.remove(best)  # each is found once
             num_right += 1
-    return {"RNA gene, half shared": Score(num_right, len(found), len(exons))}
+    return {"RNA, half shared": Score(num_right, len(found), len(exons))}
 
 
 def _shared(one: Collection[tuple[int, int]], other: Collection[tuple[int, int]]) -> float:
