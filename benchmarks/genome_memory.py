@@ -4,9 +4,9 @@
 
 The genome is one record of random bases, the models are tiny and untrained: what is measured is what files,
 windows, tokens, genes and tracks take, not the model. Each command runs as from the shell, in a process of
-its own, with its default window (1,048,576 bases for annotation, given to the embedding too) and on one
-strand. Peak memory is given with and without the pages of mapped files, the genome's tokens among them, which
-the system takes back when it needs them. Rows of other commands and lengths that the file has stay in it.
+its own, with a window of 1,048,576 bases and on one strand. Peak memory is given with and without the pages
+of mapped files, the genome's tokens among them, which the system takes back when it needs them. Rows of other
+commands and lengths that the file has stay in it.
 """
 
 import argparse
@@ -106,7 +106,10 @@ def measure(name: str, megabases: int) -> dict[str, Any]:
         write_genome(genome, round(megabases * 1e6))
         out = folder / "out"
         commands = {
-            "annotate": ["dna", "annotate", "predict", model, genome, "--out", out, "--one-strand"],
+            "annotate": [
+                *("dna", "annotate", "predict", model, genome, "--out", out),
+                *("--one-strand", "--window", WINDOW),
+            ],
             "embed": ["dna", "embed", model, genome, folder / "out.parquet", "--window", WINDOW],
         }
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}

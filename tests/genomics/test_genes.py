@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reformer.genomics.coordinates import Interval
-from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.formats.annotation import read_features, read_genes
 from reformer.genomics.formats.gff3 import write_gff3
-from reformer.genomics.genes import Segment, gene_features, phases, spliced
+from reformer.genomics.genes import Gene, Segment, Transcript, gene_features, phases, spliced
 
 YEAST = {"ScerR64_I": 94, "SkudIFO1802_1": 88, "SmikIFO1815_1": 92}
 FLY = {"DmelanDM6_4": 298, "DsecheASM438219v2_4": 354}
@@ -73,9 +73,11 @@ def test_genes_written_as_gff3_are_read_again(yeast_folder, fly_folder, tmp_path
         write_gff3(tmp_path / "out.gff3", (feature for gene in genes for feature in gene_features(gene)))
         again = {gene.name: gene for gene in read_genes(tmp_path / "out.gff3")}
         assert len(again) == len(genes)
+        assert any(gene.partial == (True, True) for gene in genes) == name.name.endswith(".gff.gz")
         for gene in genes:
             other = again[gene.name]
             assert (other.interval, other.type) == (gene.interval, gene.type)
+            assert other.partial == gene.partial
             assert [(t.type, t.interval, t.exons, t.cds, t.protein) for t in other.transcripts] == [
                 (t.type, t.interval, t.exons, t.cds, t.protein) for t in gene.transcripts
             ]
@@ -174,3 +176,57 @@ def test_genbank_gives_the_same_genes_as_gff3(write):
     assert found.protein == "P"
     assert alone.transcripts[0].cds == (Segment(21, 29, 2),)
     assert alone.transcripts[0].genetic_code == 11
+
+
+def test_features_of_a_partial_gene_with_utr_say_so(tmp_path):
+    exons = (Interval("c", 50, 80, "-"), Interval("c", 0, 20, "-"))
+    made = Transcript("t", "mRNA", Interval("c", 0, 80, "-"), exons, (Segment(50, 70, 0), Segment(0, 20, 1)))
+    gene = Gene("g", "gene", made.interval, (made,), partial=(True, False))
+    features = list(gene_features(gene))
+    utr = [(f.type, f.interval.start, f.interval.end) for f in features if f.type.endswith("UTR")]
+    assert utr == [("five_prime_UTR", 70, 80)]
+    cut = [(f.type, f.interval.start) for f in features if f.first("partial") == "true"]
+    assert cut == [("gene", 0), ("mRNA", 0), ("exon", 0), ("CDS", 0)]
+    assert {f.attributes.get("start_range") for f in features} == {(".", "1"), None}
+    assert not any("end_range" in f.attributes for f in features)
+    write_gff3(tmp_path / "g.gff3", features)
+    assert "partial=true;start_range=.,1" in (tmp_path / "g.gff3").read_text()
+    (again,) = read_genes(tmp_path / "g.gff3")
+    assert (again.partial, again.transcripts[0].cds) == (gene.partial, made.cds)
+
+
+GENBANK_FEATURES = """LOCUS       c                         60 bp    DNA     linear   UNK 01-JAN-1980
+FEATURES             Location/Qualifiers
+     gene            <1..>9
+                     /locus_tag="a"
+     gene            complement(10..18)
+                     /locus_tag="b"
+                     /pseudo
+     repeat_region   join(20..25,complement(30..33))
+     repeat_region   complement(40..45)
+ORIGIN
+        1 acgtacgtac gtacgtacgt acgtacgtac gtacgtacgt acgtacgtac gtacgtacgt
+//
+"""
+
+
+def test_features_of_all_formats(tmp_path):
+    gff = "\n".join(
+        f"c\t.\t{kind}\t{first}\t{last}\t.\t{strand}\t.\t{rest}"
+        for kind, first, last, strand, rest in [
+            ("gene", 1, 9, "+", "ID=a"),
+            ("gene", 10, 18, "-", "ID=b;pseudo=true"),
+            ("repeat_region", 40, 45, "-", "ID=r"),
+        ]
+    )
+    gtf = gff.replace("ID=a", 'gene_id "a";').replace("ID=b;pseudo=true", 'gene_id "b"; pseudo "true";')
+    texts = {"x.gff3": gff, "x.gtf": gtf.replace("ID=r", 'gene_id "r";'), "x.gbk": GENBANK_FEATURES}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        found = [(f.type, f.interval) for f in read_features(tmp_path / name)]
+        assert read_genes(tmp_path / name)[0].partial == ((True, True) if name == "x.gbk" else (False, False))
+        assert found == [
+            ("gene", Interval("c", 0, 9, "+")),
+            ("pseudogene", Interval("c", 9, 18, "-")),
+            ("repeat_region", Interval("c", 39, 45, "-")),
+        ]

@@ -6,11 +6,14 @@ it), and segments stand in the order of transcription: from the 5' end, so from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from reformer.genomics.coordinates import Interval, Strand, reverse_complement
 from reformer.genomics.formats.features import Feature, Phase
+
+_Tags: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,17 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class Gene:
-    """A gene: `name` is the file's identifier, `type` "gene", "pseudogene" and so on, `symbol` for people."""
+    """A gene: `name` is the file's identifier, `type` "gene", "pseudogene" and so on, `symbol` for people.
+
+    `partial` says whether it goes on to the left of its interval, and to its right.
+    """
 
     name: str
     type: str
     interval: Interval
     transcripts: tuple[Transcript, ...]
     symbol: str | None = None
+    partial: tuple[bool, bool] = (False, False)
 
 
 def in_transcription_order(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
@@ -112,27 +119,63 @@ def spliced(letters: str, intervals: Iterable[Interval | Segment], strand: Stran
 
 
 def gene_features(gene: Gene) -> Iterable[Feature]:
-    """Yields the features of a gene for `write_gff3`, parents first; reading them makes the same gene."""
-    yield _feature(gene.interval, gene.type, ID=gene.name, Name=gene.symbol)
+    """Yields the features of a gene for `write_gff3`, parents first; reading them makes the same gene.
+
+    UTR of coding transcripts are features of their own; what is partial is marked as NCBI does it.
+    """
+    cut = _edges(gene)
+    yield _feature(gene.interval, gene.type, {"ID": gene.name, "Name": gene.symbol, **cut(gene.interval)})
     for transcript in gene.transcripts:
         name = f"{gene.name}.{transcript.name}" if transcript.name == gene.name else transcript.name
-        yield _feature(transcript.interval, transcript.type, ID=name, Parent=gene.name)
+        interval = transcript.interval
+        yield _feature(interval, transcript.type, {"ID": name, "Parent": gene.name, **cut(interval)})
         for exon in transcript.exons:
-            yield _feature(exon, "exon", Parent=name)
-        code = None if transcript.genetic_code == 1 else str(transcript.genetic_code)
+            yield _feature(exon, "exon", {"Parent": name, **cut(exon)})
+        for kind, piece in utrs(transcript):
+            yield _feature(piece, kind, {"Parent": name})
         for segment in transcript.cds:
             interval = Interval(transcript.interval.sequence, segment.start, segment.end, transcript.strand)
-            yield _feature(
-                interval,
-                "CDS",
-                segment.phase,
-                ID=f"cds-{name}",
-                Parent=name,
-                protein_id=transcript.protein,
-                transl_table=code,
-            )
+            tags: _Tags = {
+                "ID": f"cds-{name}",
+                "Parent": name,
+                "protein_id": transcript.protein,
+                "transl_table": None if transcript.genetic_code == 1 else str(transcript.genetic_code),
+            }
+            yield _feature(interval, "CDS", {**tags, **cut(interval)}, segment.phase)
 
 
-def _feature(interval: Interval, kind: str, phase: Phase | None = None, **tags: str | None) -> Feature:
-    attributes: Mapping[str, tuple[str, ...]] = {tag: (value,) for tag, value in tags.items() if value}
+def utrs(transcript: Transcript) -> Iterable[tuple[str, Interval]]:
+    """Yields type and place of what of the exons of a coding transcript does not code, exon by exon."""
+    if not transcript.cds:
+        return
+    left, right = min(s.start for s in transcript.cds), max(s.end for s in transcript.cds)
+    before, after = ("five_prime_UTR", "three_prime_UTR")[:: -1 if transcript.strand == "-" else 1]
+    for exon in transcript.exons:
+        for kind, start, end in (
+            (before, exon.start, min(exon.end, left)),
+            (after, max(exon.start, right), exon.end),
+        ):
+            if start < end:
+                yield kind, Interval(exon.sequence, start, end, exon.strand)
+
+
+def _edges(gene: Gene) -> Callable[[Interval], _Tags]:
+    """Makes the attributes that say of a feature of a gene that it goes on beyond the gene's ends."""
+    whole = gene.interval
+    left, right = gene.partial
+
+    def attributes(interval: Interval) -> _Tags:
+        starts, ends = left and interval.start == whole.start, right and interval.end == whole.end
+        first, last = interval.closed
+        return {
+            "partial": "true" if starts or ends else None,
+            "start_range": (".", str(first)) if starts else None,
+            "end_range": (str(last), ".") if ends else None,
+        }
+
+    return attributes
+
+
+def _feature(interval: Interval, kind: str, tags: _Tags, phase: Phase | None = None) -> Feature:
+    attributes = {tag: (value,) if isinstance(value, str) else value for tag, value in tags.items() if value}
     return Feature(interval, kind, "reformer", None, phase, attributes)

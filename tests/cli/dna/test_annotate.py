@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,8 @@ def test_a_prediction_leaves_standard_files(prediction: Path) -> None:
     assert sorted(path.name for path in prediction.iterdir()) == [
         *("genes.bed", "genes.gff3", "genes.tsv", "report.html", "scores.json", "tracks")
     ]
-    for gene in read_genes(prediction / "genes.gff3"):
-        assert gene.interval.sequence.startswith("rec")
+    genes = read_genes(prediction / "genes.gff3")
+    assert {gene.interval.sequence for gene in genes} == {f"rec{number}" for number in range(NUM_RECORDS)}
     tracks = sorted((prediction / "tracks").iterdir())
     assert [path.stem for path in tracks] == sorted(
         ["intergenic", "CDS+0", "CDS+1", "CDS+2", "CDS-0", "CDS-1", "CDS-2"]
@@ -154,6 +155,8 @@ def test_a_prediction_leaves_standard_files(prediction: Path) -> None:
     scores = json.loads((prediction / "scores.json").read_text())
     assert scores["decoded"]["classes"]["CDS+"]["true"] == NUM_RECORDS * 2 * 126
     assert scores["genes"]["exact stop"]["true"] == NUM_RECORDS * 4
+    assert scores["genes"]["exact stop"]["predicted"] == len(genes)
+    assert scores["genes"]["exact stop"]["recall"] > 0.7
     page = (prediction / "report.html").read_text()
     assert "rec1, bases 101 to 400" in page
     assert "<svg" in page
@@ -170,8 +173,15 @@ def test_a_model_without_signals_predicts_as_it_did(
     assert outcome.code == 2
     assert "signals.safetensors: missing" in outcome.err
     settings = json.loads((model / "annotation.json").read_text())
-    del settings["signals"]
-    for rule in ("min_gene", "coding_base_cost", "intron_base_cost", "intron_lengths", "class_shares"):
+    del settings["signals"], settings["shortest_runs"]
+    for rule in (
+        "min_gene",
+        "coding_base_cost",
+        "intron_base_cost",
+        "intron_lengths",
+        "class_shares",
+        "other_splices",
+    ):
         del settings["grammar"][rule]
     (model / "annotation.json").write_text(json.dumps(settings))
     outcome = run_command("dna", "annotate", "predict", model, genome, "--out", tmp_path / "out")
@@ -179,19 +189,120 @@ def test_a_model_without_signals_predicts_as_it_did(
     assert read_genes(tmp_path / "out" / "genes.gff3")
 
 
-def test_windows_of_a_long_record_give_nearly_what_one_pass_gives(
+def test_windows_of_a_long_record_give_what_one_pass_gives(
     annotation_run: Path, tmp_path: Path, run_command: RunCommand
 ) -> None:
+    """The genes are the same, and the tracks those of the windows, each base at its place."""
+    from reformer.data.build import build_token_array
+    from reformer.genomics.annotation.annotator import Annotator
+
     genome = annotation_run.parent / "genome1.fa"
-    found = []
+    found = {}
     for name, options in (("one", []), ("cut", ["--window", "400", "--overlap", "100"])):
         command = ["dna", "annotate", "predict", annotation_run, genome, "--out", tmp_path / name]
         assert run_command(*command, *options).code == 0
-        track = pybigtools.open(str(tmp_path / name / "tracks" / "intergenic.bw"))
-        values = [track.values(f"rec{record}", fillna=0) for record in range(NUM_RECORDS)]
-        found.append(np.concatenate(values))
-    assert np.isfinite(found[1]).all()
-    assert np.median(np.abs(found[0] - found[1])) < 0.05
+        found[name] = [
+            (gene.interval, gene.transcripts) for gene in read_genes(tmp_path / name / "genes.gff3")
+        ]
+    assert len(found["one"]) > NUM_RECORDS * 2
+    assert found["cut"] == found["one"]
+    annotator = Annotator.load(annotation_run, "cpu")
+    array = build_token_array(genome, tmp_path / "cache")
+    number = annotator.settings.scheme.names.index("CDS+1")
+    for record in array.records:
+        track = pybigtools.open(str(tmp_path / "cut" / "tracks" / "CDS+1.bw")).values(record.name, fillna=0)
+        whole = annotator.probabilities(array.window(record.start, record.length))[:, number]
+        inner = annotator.probabilities(array.window(record.start + 200, 400))[100:300, number]
+        assert np.abs(track[300:500] - inner).max() < 0.0051  # steps of 1 / 100
+        assert np.ptp(inner) > 0.02  # else any place would do
+        assert np.abs(inner - whole[300:500]).max() > 0  # windows are seen, not the whole record
+    assert record.length > 700
+
+
+def test_genes_that_an_end_cuts_off_are_called(
+    annotation_run: Path, tmp_path: Path, run_command: RunCommand
+) -> None:
+    """Each gene of the genome alone, cut on either side so that 85 of its 126 bases are left."""
+    texts = (annotation_run.parent / "genome1.fa").read_text().split()[1::2]
+    genes = read_genes(annotation_run.parent / "genes1.gff3")
+    fasta, gff = [], []
+    for gene in genes:
+        text = texts[int(gene.interval.sequence.removeprefix("rec"))]
+        start, end, strand = gene.interval.start, gene.interval.end, gene.interval.strand
+        left, right = text[start - 60 : start + 85], text[start + 41 : end + 60]
+        for side, letters, first, last in (("left", left, 61, 145), ("right", right, 1, 85)):
+            name = f"{gene.name}{side}"
+            begins = (side == "left") == (strand == "+")
+            phase = 0 if begins else {"+": (-41) % 3, "-": (-(126 - 85)) % 3}[strand]
+            fasta.append(f">{name}\n{letters}\n")
+            gff.append(f"{name}\tx\tCDS\t{first}\t{last}\t.\t{strand}\t{phase}\tID={name}\n")
+    (tmp_path / "cut.fa").write_text("".join(fasta))
+    (tmp_path / "cut.gff3").write_text("".join(gff))
+    command = ["dna", "annotate", "predict", annotation_run, tmp_path / "cut.fa"]
+    outcome = run_command(*command, "--out", tmp_path / "out", "--genes", tmp_path / "cut.gff3")
+    assert outcome.code == 0, outcome.err
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())["genes"]["exact start and stop"]
+    assert scores["true"] == 2 * len(genes)
+    assert scores["recall"] > 0.6
+    called = read_genes(tmp_path / "out" / "genes.gff3")
+    assert {gene.partial for gene in called} >= {(True, False), (False, True)}
+    rows = [line.split("\t") for line in (tmp_path / "out" / "genes.tsv").read_text().splitlines()]
+    assert [row[-1] for row in rows] == [
+        "partial",
+        *("".join(str(int(p)) for p in g.partial) for g in called),
+    ]
+    assert run_command(*command, "--out", tmp_path / "closed", "--closed-ends").code == 0
+    assert not any(any(gene.partial) for gene in read_genes(tmp_path / "closed" / "genes.gff3"))
+
+
+def test_classes_of_features(tmp_path: Path, run_command: RunCommand) -> None:
+    values = recipe_values(tmp_path)
+    for number in (0, 1):
+        with (tmp_path / f"genes{number}.gff3").open("a") as file:
+            for record in range(NUM_RECORDS):
+                file.write(f"rec{record}\tx\trepeat_region\t1\t40\t.\t-\t.\tID=rep{record}\n")
+    values["annotation"] |= {"features": {"repeat": ["repeat_region"]}, "kinds": ["repeat", "CDS"]}
+    values["training"] |= {"lengths": [{"length": 128, "steps": 2}], "eval_every": 2, "save_every": 2}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    command = ["dna", "annotate", "train", tmp_path / "recipe.yaml"]
+    for key, value, message in (
+        ("features", "{repeat: [repeat_regions]}", "did you mean repeat_region?"),
+        ("features", "{repeat: [centromere]}", "it has CDS, repeat_region"),
+        ("features", "{CDS: [repeat_region]}", "annotation.features"),
+        ("by_strand", "[origin]", "annotation.by_strand"),
+    ):
+        outcome = run_command(*command, f"annotation.{key}={value}")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+        assert not (tmp_path / "run").exists()
+    outcome = run_command(*command)
+    assert outcome.code == 0, outcome.err
+    settings = json.loads((tmp_path / "run" / "model" / "annotation.json").read_text())
+    assert settings["classes"][:2] == ["intergenic", "repeat"]
+    assert settings["shortest_runs"] == {"repeat": 20}
+    outcome = run_command(
+        *("dna", "annotate", "predict", tmp_path / "run", tmp_path / "genome1.fa", "--out", tmp_path / "out"),
+        *("--genes", tmp_path / "genes1.gff3"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "out" / "tracks" / "repeat.bw").exists()
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert scores["likeliest"]["classes"]["repeat"]["true"] == NUM_RECORDS * 40
+
+
+def test_a_report_without_matplotlib_says_what_it_lacks(
+    annotation_run: Path, tmp_path: Path, run_command: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    genome = annotation_run.parent / "genome1.fa"
+    outcome = run_command("dna", "annotate", "predict", annotation_run, genome, "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<svg" not in page
+    for text in (outcome.out, page):
+        assert "matplotlib" in text
+        assert "reformer-torch[report]" in text
 
 
 @pytest.mark.parametrize(
@@ -294,6 +405,7 @@ def test_recipes_are_checked(tmp_path: Path, run_command: RunCommand) -> None:
     for key, value, message in (
         ("kinds", ["CDS", "CDS"], "each once"),
         ("kinds", ["gene"], "annotation.kinds"),
+        ("kinds", ["gene"], "expected some of CDS, RNA, exon, UTR, intron, each once"),
         ("kmers", 3, "did you mean annotation.kmer"),
         ("eval", {}, "'other' is not in annotation.eval"),
     ):

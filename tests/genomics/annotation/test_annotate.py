@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from reformer.data.build import build_token_array
-from reformer.genomics.annotation.annotate import Windows, annotate_genome, called_genes
+from reformer.genomics.annotation.annotate import AnnotatedRecord, Windows, annotate_genome, called_genes
 from reformer.genomics.annotation.annotator import AnnotationSettings, Annotator
 from reformer.genomics.annotation.classes import ClassScheme, label_bases
+from reformer.genomics.annotation.command import final_labels
 from reformer.genomics.annotation.grammar import Grammar
 from reformer.genomics.base_encoding import BaseEncoding
 from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.formats.bed import read_bed
+from reformer.genomics.formats.gff3 import read_gff3
 
 SCHEME = ClassScheme(kinds=("CDS", "intron"))
 
@@ -97,3 +99,47 @@ def test_what_a_model_knows_comes_out_as_genes(genome, tmp_path, windows):
         ends[record.name] += len(probabilities)
     assert ends == {r.name: r.length for r in genome.records}
     assert all(a.start <= b.start for a, b in itertools.pairwise(g.interval for g in found[:2]))
+
+
+def test_rna_genes_utr_and_features_are_written(tmp_path):
+    """What a model knows of them comes out under the names of the Sequence Ontology."""
+    scheme = ClassScheme(
+        ("CDS", "RNA", "UTR"), features={"repeat": ("repeat_region", "LTR")}, by_strand=("repeat",)
+    )
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 1000)) + "ATG" + "GCT" * 60 + "TAA"
+    (tmp_path / "g.fa").write_text(f">s\n{letters}{letters[:500]}\n")
+    array = build_token_array(tmp_path / "g.fa", tmp_path / "cache")
+    classes = np.zeros(len(array), dtype=np.uint8)
+    known = [("RNA-", 100, 172), ("repeat+", 300, 700), ("RNA+", 900, 930), ("UTR+", 970, 1000)]
+    for name, start, end in [*known, ("UTR+", 1186, 1250)]:
+        classes[start:end] = scheme.names.index(name)
+    classes[1000:1186] = [scheme.names.index(f"CDS+{i % 3}") for i in range(186)]
+    rows = np.eye(len(scheme.names), dtype=np.float32)[classes] * 0.9 + np.float32(0.1 / len(scheme.names))
+    shortest = {"RNA": 36, "UTR": 10, "repeat": 50}
+    grammar = Grammar(donor=None, gene_cost=5.0, evidence=1.0)
+    settings = AnnotationSettings(scheme, BaseEncoding(), grammar, shortest_runs=shortest)
+    settings.write(tmp_path)
+    annotator = Annotator(None, AnnotationSettings.read(tmp_path))
+    assert annotator.settings == settings
+    annotator.probabilities = lambda tokens, both_strands: rows.copy()
+    (tmp_path / "out").mkdir()
+    annotate_genome(annotator, array, tmp_path / "out", tracks=False)
+    features = list(read_gff3(tmp_path / "out" / "genes.gff3"))
+    assert [(f.type, f.interval.start, f.interval.end, f.interval.strand) for f in features] == [
+        *((kind, 100, 172, "-") for kind in ("ncRNA_gene", "ncRNA", "exon")),
+        ("repeat_region", 300, 700, "+"),
+        *((kind, 970, 1250, "+") for kind in ("gene", "mRNA", "exon")),
+        ("five_prime_UTR", 970, 1000, "+"),
+        ("three_prime_UTR", 1186, 1250, "+"),
+        ("CDS", 1000, 1186, "+"),
+    ]
+    probability = pytest.approx(0.9 + 0.1 / len(scheme.names), abs=1e-4)
+    assert [f.score for f in features if f.score is not None] == [probability, probability]
+    lines = list(read_bed(tmp_path / "out" / "genes.bed"))
+    places = [(line.name, line.interval.start) for line in lines]
+    assert places == [("rna1", 100), ("repeat1", 300), ("g1", 970)]
+    assert lines[0].score == round(1000 * float(rows[100].max()))
+    assert lines[2].thick == (1000, 1186)
+    assert len((tmp_path / "out" / "genes.tsv").read_text().splitlines()) == 2
+    labels = final_labels(scheme, array, called_genes([AnnotatedRecord("s", len(array))]), classes)
+    assert (labels == np.where(np.char.startswith(np.array(scheme.names)[classes], "CDS"), 0, classes)).all()

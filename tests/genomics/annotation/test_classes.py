@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 
 from reformer.genomics.annotation.classes import ClassScheme, label_bases, labelled_transcripts
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.formats.features import Feature
 from reformer.genomics.formats.gff3 import write_gff3
 from reformer.genomics.genes import Gene, Segment, Transcript, gene_features
 from reformer.genomics.genome import Genome
@@ -137,3 +140,51 @@ def test_yeast_chromosome_from_gff3_and_gtf(tmp_path):
     write_gff3(tmp_path / "again.gff3", (feature for one in genes for feature in gene_features(one)))
     again = label_bases(SCHEME, read_genes(tmp_path / "again.gff3"), lengths)["NC_001133.9"]
     assert np.array_equal(again, labels)
+
+
+def features(*places):
+    return [Feature(Interval("s", start, end, strand), kind) for kind, start, end, strand in places]
+
+
+def test_classes_of_features_with_strand_and_without():
+    scheme = ClassScheme(
+        kinds=("origin", "CDS", "intron"),
+        features={"repeat": ("repeat_region", "LTR"), "origin": ("ori",)},
+        by_strand=("repeat",),
+    )
+    assert scheme.kinds == ("origin", "CDS", "intron", "repeat")
+    assert scheme.names[:2] == ("intergenic", "origin")
+    assert scheme.names[-4:] == ("intron+", "intron-", "repeat+", "repeat-")
+    assert list(scheme.coarse) == [
+        *("intergenic", "origin", "CDS+", "CDS-", "intron+", "intron-"),
+        *scheme.names[-2:],
+    ]
+    found = features(
+        *[("ori", 8, 11, "+"), ("LTR", 0, 6, "-"), ("repeat_region", 4, 14, "."), ("gene", 0, 30, "+")],
+        ("repeat_region", 18, 20, "-"),
+    )
+    labels = label_bases(scheme, [gene("g", "+", [(6, 12)], [(6, 12)])], {"s": 21}, found)["s"]
+    names = [scheme.names[number] for number in labels]
+    assert names[:6] == ["repeat-"] * 6  # of two strands the first in the file
+    assert names[6:12] == ["CDS+0", "CDS+1", "origin", "origin", "origin", "CDS+2"]
+    assert names[12:] == ["repeat+"] * 2 + ["intergenic"] * 4 + ["repeat-"] * 2 + ["intergenic"]
+    other = [scheme.names[number] for number in scheme.reverse_complement(labels)]
+    assert other[::-1][:9] == [*["repeat+"] * 6, "CDS-0", "CDS-1", "origin"]
+    assert ClassScheme(**json.loads(json.dumps(scheme.to_json()))) == scheme
+    with pytest.raises(ValueError, match="ori ends at base 11, but 's' has 10"):
+        label_bases(scheme, [], {"s": 10}, found[:1])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"features": {"intron": ["repeat_region"]}}, "features: class 'intron': expected a name"),
+        ({"features": {"line1": ["repeat_region"]}}, "features: class 'line1': expected a name of letters"),
+        ({"features": {"repeat": []}}, "features: class 'repeat' has no types"),
+        ({"by_strand": ["repeat"]}, "by_strand: 'repeat': expected names of classes in features"),
+        ({"features": {"a" * n: ["x"] for n in range(1, 300)}}, "expected at most 256"),
+    ],
+)
+def test_mistakes_in_classes_of_features(values, message):
+    with pytest.raises(ValueError, match=message):
+        ClassScheme(**values)

@@ -23,6 +23,7 @@ FULL = replace(
     intron_lengths=tuple(np.random.default_rng(8).normal(size=9)),
     class_shares=(0.4, *[0.08] * 6, 0.06, 0.06),
 )
+MANY_SPLICES = replace(FULL, other_splices=("GC-AG", "AT-AC"), intron_cost=-1.0)
 CODING = CodingModel(np.random.default_rng(9).normal(size=(3, 4**4, 4)).astype(np.float32))
 SIGNALS = SignalModel(
     {
@@ -52,10 +53,11 @@ def legal_genes(letters, grammar):
                     if p - exon_start >= 3:
                         yield [*exons, p]
                     return
-            if p - exon_start >= 3 and letters[p : p + 2] == grammar.donor:
-                for q in range(p + grammar.min_intron, len(letters) + 1):
-                    if letters[q - 2 : q] == grammar.acceptor:
-                        yield from grow(start, [*exons, p, q], text)
+            if p - exon_start < 3:
+                continue
+            for q in range(p + grammar.min_intron, len(letters) + 1):
+                if (letters[p : p + 2], letters[q - 2 : q]) in grammar.splices:
+                    yield from grow(start, [*exons, p, q], text)
 
     for start in range(len(letters)):
         if letters[start : start + 3] in grammar.starts:
@@ -126,8 +128,14 @@ def test_evidence_weighs_probabilities_against_costs():
 
 @pytest.mark.parametrize(
     ("grammar", "coding", "signals"),
-    [(TIGHT, None, None), (TIGHT, CODING, None), (TIGHT, None, SIGNALS), (FULL, CODING, SIGNALS)],
-    ids=["", "codons", "signals", "all"],
+    [
+        (TIGHT, None, None),
+        (TIGHT, CODING, None),
+        (TIGHT, None, SIGNALS),
+        (FULL, CODING, SIGNALS),
+        (MANY_SPLICES, CODING, SIGNALS),
+    ],
+    ids=["", "codons", "signals", "all", "splices"],
 )
 @pytest.mark.parametrize("seed", range(40))
 def test_the_path_is_the_best_of_all_legal_ones(seed, grammar, coding, signals):
@@ -142,6 +150,23 @@ def test_the_path_is_the_best_of_all_legal_ones(seed, grammar, coding, signals):
     no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6) / (grammar.class_shares or [1.0])[0]).sum()
     assert no_gene + sum(gene.score for gene in found) == pytest.approx(score)
     assert [(gene.strand, gene.exons) for gene in found] == genes
+
+
+def test_splices_pair_donors_with_their_own_acceptors():
+    seen = set()
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        letters = "".join(
+            generator.choice(["ATG", "TAA", "CAT", "TTA", "GC", "AT", "AG", "AC", "GT", "CT"], 60)
+        )
+        probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.3), len(letters))
+        for gene in call(letters, probabilities, replace(MANY_SPLICES, gene_cost=0.0)):
+            (transcript,) = gene.gene("s", "g").transcripts
+            for intron in transcript.introns:
+                text = spliced(letters, [intron], gene.strand)
+                seen.add((text[:2], text[-2:], gene.strand))
+    pairs = {("GT", "AG"), ("GC", "AG"), ("AT", "AC")}
+    assert seen == {(*pair, strand) for pair in pairs for strand in "+-"}
 
 
 def test_the_cases_above_hold_genes_of_both_strands_and_introns():
@@ -350,3 +375,66 @@ def test_introns_may_go_on_beyond_the_ends(on_other_strand):
     expected = np.log(0.9 / no_gene).sum() - TIGHT.intron_cost
     assert open_score(letters, probabilities, TIGHT) == pytest.approx(expected)
     assert call(letters, probabilities) == []
+
+
+def call_open(letters, probabilities, grammar, coding=None, signals=None):
+    decoder = GeneDecoder(SCHEME, grammar, coding, signals, open_ends=True, free_start=False)
+    decoder.feed(letters.encode(), probabilities)
+    return decoder.finish()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_genes_of_open_ends_are_the_best_path(seed):
+    """Their gains add up to its score; they are legal but for what is cut off; so on the other strand."""
+    generator = np.random.default_rng(seed)
+    words = ["ATG", "TAA", "GT", "AG", "CAT", "TTA", "CT", "AC", "TGA", "A", "C", "G", "T", "TCA", "GCTGAA"]
+    letters = "".join(generator.choice(words, 60))
+    probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.3), len(letters))
+    grammar = replace(FULL, gene_cost=0.3, evidence=0.5)
+    genes = call_open(letters, probabilities, grammar, CODING, SIGNALS)
+    decoder = GeneDecoder(SCHEME, grammar, CODING, SIGNALS, open_ends=True, free_start=False)
+    decoder.feed(letters.encode(), probabilities)
+    assert sum(gene.score for gene in genes) == pytest.approx(decoder.score())
+    for number, gene in enumerate(genes):
+        assert gene.partial[0] <= (number == 0)
+        assert gene.partial[1] <= (number == len(genes) - 1)
+        begins, ends = gene.partial[:: -1 if gene.strand == "-" else 1]
+        (transcript,) = gene.gene("s", "g").transcripts
+        coding = spliced(letters, transcript.cds, gene.strand)[gene.phase :]
+        codons = [coding[i : i + 3] for i in range(0, len(coding), 3)]
+        assert begins or (gene.phase == 0 and codons[0] == "ATG")
+        assert ends or codons[-1] in grammar.stops
+        assert not set(codons[:-1]) & set(grammar.stops)
+    mirrored = call_open(
+        reverse_complement(letters), probabilities[::-1][:, SCHEME.other_strand], grammar, CODING, SIGNALS
+    )
+    n = len(letters)
+    assert [(g.exons, g.phase, g.partial) for g in genes] == [
+        (tuple((n - b, n - a) for a, b in g.exons[::-1]), g.phase, g.partial[::-1]) for g in mirrored[::-1]
+    ]
+
+
+@pytest.mark.parametrize("on_other_strand", [False, True])
+@pytest.mark.parametrize(
+    ("left", "right"), [(8, 0), (9, 0), (10, 3), (0, 1), (0, 8), (21, 0), (0, 20), (9, 4)]
+)
+def test_a_gene_is_found_in_what_a_cut_leaves_of_it(left, right, on_other_strand):
+    letters = "CCCC" + "ATGGCAGC" + "GTCCCCCCCCAG" + "AGCAGCATAA" + "CCCC"
+    exons = ((4, 12), (24, 34))
+    if on_other_strand:
+        letters, exons = reverse_complement(letters), tuple((38 - b, 38 - a) for a, b in exons[::-1])
+    whole = CalledGene("-" if on_other_strand else "+", exons, 0.0).gene("s", "g")
+    labels = label_bases(SCHEME, [whole], {"s": 38})["s"][left : 38 - right]
+    probabilities = np.where(labels[:, None] == np.arange(len(SCHEME.names)), 0.9, 0.01)
+    (found,) = call_open(letters[left : 38 - right], probabilities, TIGHT)
+    kept = [(max(a - left, 0), min(b - left, 38 - right - left)) for a, b in exons]
+    assert found.exons == tuple((a, b) for a, b in kept if a < b)
+    assert found.partial == (left > exons[0][0], 38 - right < exons[-1][1])
+    assert found.gene("s", "g").partial == found.partial
+    first = found.gene("s", "g").transcripts[0].cds[0]
+    same = [
+        s for s in whole.transcripts[0].cds if s.start - left <= first.start and first.end <= s.end - left
+    ]
+    cut_off = same[0].end - left - first.end if on_other_strand else first.start - (same[0].start - left)
+    assert first.phase == (same[0].phase - cut_off) % 3
+    assert call(letters[left : 38 - right], probabilities) in ([], [found])

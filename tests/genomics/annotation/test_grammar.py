@@ -53,3 +53,23 @@ def test_a_long_gene_has_no_more_evidence_than_a_short_one():
         found = gene("a", "+", [(0, 300), (length - 300, length)], [(0, 300), (length - 300, length)])
         grammar = Grammar.of([found], lambda i: letters[i.start : i.end], 10_005)
         assert grammar.evidence == pytest.approx(evidence)
+
+
+def test_other_ends_of_introns_are_taken_where_the_annotation_has_them():
+    def grammar(*introns):
+        text, genes = "", []
+        for number, (donor, acceptor) in enumerate(introns):
+            text += f"ATG{donor}{'C' * 30}{acceptor}TAA"
+            start = len(text) - 40
+            pieces = [(start, start + 3), (start + 37, start + 40)]
+            genes.append(gene(f"g{number}", "+", pieces, pieces))
+        return Grammar.of(genes, lambda i: text[i.start : i.end], len(text))
+
+    usual, odd = ("GT", "AG"), [("GC", "AG"), ("AT", "AC")]
+    assert grammar(usual, usual, *odd).other_splices == ()  # one alone may be a mistake
+    found = grammar(*[usual] * 20, *odd, *odd, ("CT", "AC"), ("CT", "AC"))
+    assert found.splices == (("GT", "AG"), ("GC", "AG"), ("AT", "AC"))
+    assert grammar(*[usual] * 400, *odd, *odd).splices == (("GT", "AG"),)
+    assert Grammar(**found.to_json()) == found
+    old = {name: value for name, value in found.to_json().items() if name != "other_splices"}
+    assert Grammar(**old).splices == (("GT", "AG"),)

@@ -52,13 +52,18 @@ def predict(
     region: Annotated[
         str | None, typer.Option(help="What the report shows, NAME:FIRST-LAST.", show_default=False)
     ] = None,
-    window: Annotated[int, typer.Option(help="Longest record, in bases, that is read in one pass.")] = 1
-    << 20,
+    window: Annotated[
+        int,
+        typer.Option(help="Longest record, in bases, that is read in one pass; MEMORY a million."),
+    ] = 1 << 21,
     overlap: Annotated[
         int, typer.Option(help="Bases at the inner ends of a window that its neighbours have.")
     ] = 1 << 14,
     one_strand: Annotated[
         bool, typer.Option("--one-strand", help="Read the sequence only, not its reverse complement too.")
+    ] = False,
+    closed_ends: Annotated[
+        bool, typer.Option("--closed-ends", help="Call no genes that an end of a record cuts off.")
     ] = False,
     no_tracks: Annotated[bool, typer.Option("--no-tracks", help="Write no bigWig files.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -74,6 +79,6 @@ def predict(
         windows = Windows(window, overlap)
     except ValueError as error:
         raise UserError(str(error)) from error
-    options = Options(windows, not one_strand, not no_tracks, region, genes)
+    options = Options(windows, not one_strand, not closed_ends, not no_tracks, region, genes)
     for line in annotate(model, genome, out, options, device):
         print(line)

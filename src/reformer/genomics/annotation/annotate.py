@@ -8,7 +8,7 @@ bigWig files, probabilities wait on disk, a byte each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from reformer.errors import UserError
 from reformer.genomics.annotation.annotator import Annotator
+from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.gene_calls import CalledGene
 from reformer.genomics.annotation.relatives import BroughtOver
+from reformer.genomics.annotation.runs import Run, RunFinder, beside_exons, with_utrs
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.formats.bed import Region, write_bed
 from reformer.genomics.formats.gff3 import write_gff3
@@ -44,7 +46,7 @@ class Windows:
         ValueError: no base would be left.
     """
 
-    length: int = 1 << 20
+    length: int = 1 << 21
     overlap: int = 1 << 14
 
     def __post_init__(self) -> None:
@@ -73,12 +75,14 @@ class AnnotatedRecord:
     Attributes:
         name: the record's.
         length: bases.
-        genes: from left to right; empty where the classes have no coding ones.
+        genes: coding ones, from left to right; empty where the classes have none.
+        runs: RNA genes and features, from left to right.
     """
 
     name: str
     length: int
     genes: list[CalledGene] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
 
 
 Take = Callable[["Record", int, npt.NDArray[np.float32]], None]
@@ -91,6 +95,7 @@ def annotate_record(
     windows: Windows,
     *,
     both_strands: bool = True,
+    open_ends: bool = False,
     take: Take | None = None,
     brought_over: BroughtOver | None = None,
 ) -> AnnotatedRecord:
@@ -102,11 +107,14 @@ def annotate_record(
         record: one of its records.
         windows: how a long record is cut.
         both_strands: average over both strands.
+        open_ends: whether genes may go on beyond the record's ends.
         take: called with the record, the first base and the probabilities ``[bases, classes]`` of each
             stretch, from left to right.
         brought_over: what the model's relatives say of the record, if they have been asked.
     """
-    decoder = annotator.settings.decoder()
+    settings = annotator.settings
+    decoder = settings.decoder(open_ends=open_ends, free_start=False)
+    finder = RunFinder(settings.scheme, settings.shortest_runs)
     return_large_memory()
     for start, end, inner in windows.of(record.length):
         tokens = array.window(record.start + start, end - start)
@@ -117,9 +125,13 @@ def annotate_record(
         )[inner]
         if decoder is not None:
             decoder.feed(tokens[inner].tobytes().translate(LETTER_OF_TOKEN), probabilities)
+        finder.feed(probabilities)
         if take is not None:
             take(record, start + inner.start, probabilities)
-    return AnnotatedRecord(record.name, record.length, [] if decoder is None else decoder.finish())
+    runs = finder.finish()
+    genes = with_utrs([] if decoder is None else decoder.finish(), runs)
+    beside = beside_exons(runs, genes, settings.scheme, settings.shortest_runs)
+    return AnnotatedRecord(record.name, record.length, genes, list(beside))
 
 
 def annotate_genome(
@@ -129,14 +141,17 @@ def annotate_genome(
     *,
     windows: Windows | None = None,
     both_strands: bool = True,
+    open_ends: bool = False,
     tracks: bool = True,
     take: Take | None = None,
     on_progress: Callable[[int], None] = lambda bases: None,
 ) -> list[AnnotatedRecord]:
     """Annotates all records and writes what was found into a folder.
 
-    It then has `genes.gff3`, `genes.bed` (12 columns; the score is the gain in nats, 1,000 at most),
-    `genes.tsv` (name, place, exons, gain in nats) and `tracks/CLASS.bw`.
+    Where the classes can be called it then has `genes.gff3`, `genes.bed` (12 columns; the score is the gain
+    in nats, 1,000 at most, of RNA genes and features 1,000 times their mean probability) and, of coding
+    genes, `genes.tsv` (name, place, exons, gain in nats, and whether they go on to the left and right); and
+    `tracks/CLASS.bw`.
 
     Args:
         annotator: the model.
@@ -144,6 +159,7 @@ def annotate_genome(
         folder: one that exists.
         windows: how long records are cut.
         both_strands: average over both strands.
+        open_ends: whether genes may go on beyond the ends of records.
         tracks: whether to write bigWig.
         take: see `annotate_record`.
         on_progress: called with the number of bases that are done since the last call.
@@ -154,7 +170,8 @@ def annotate_genome(
     if array.tokenizer_name != "nucleotide":
         raise UserError(f"{array.sources[0].path}: not FASTA of nucleotides: expected a genome")
     windows = windows or Windows()
-    spool = _Spool(folder / ".probabilities", len(array), annotator.settings.scheme.names)
+    settings = annotator.settings
+    spool = _Spool(folder / ".probabilities", len(array), settings.scheme.names)
 
     def take_all(record: Record, start: int, probabilities: npt.NDArray[np.float32]) -> None:
         if take is not None:
@@ -165,11 +182,9 @@ def annotate_genome(
 
     found = [
         annotate_record(
-            annotator,
-            array,
-            record,
-            windows,
+            *(annotator, array, record, windows),
             both_strands=both_strands,
+            open_ends=open_ends,
             take=take_all,
             brought_over=brought_over,
         )
@@ -179,8 +194,8 @@ def annotate_genome(
         (folder / TRACKS).mkdir()
         spool.write_tracks(folder / TRACKS, array)
     spool.remove()
-    if annotator.settings.grammar is not None:
-        _write_genes(folder, found)
+    if settings.grammar is not None or settings.shortest_runs:
+        _write_genes(folder, found, settings.scheme)
     return found
 
 
@@ -200,23 +215,53 @@ def _brought_over(
 
 
 def called_genes(found: list[AnnotatedRecord]) -> list[Gene]:
-    """The called genes of all records, named by number."""
+    """The called coding genes of all records, named by number."""
     calls = [(record.name, call) for record in found for call in record.genes]
     width = len(str(len(calls)))
     return [call.gene(name, f"g{number:0{width}}") for number, (name, call) in enumerate(calls, start=1)]
 
 
-def _write_genes(folder: Path, found: list[AnnotatedRecord]) -> None:
-    genes = called_genes(found)
-    features = (feature for gene in genes for feature in gene_features(gene))
-    write_gff3(folder / GENES_FILE, features, {record.name: record.length for record in found})
-    rows = ["gene\tsequence\tstart\tend\tstrand\texons\tgain_nats"]
-    calls = [call for record in found for call in record.genes]
-    write_bed(folder / BED_FILE, map(_region, genes, calls), num_columns=12)
+def called_rna_genes(found: list[AnnotatedRecord], scheme: ClassScheme) -> list[Gene]:
+    """The called RNA genes of all records, named by number."""
+    return [run.rna_gene(sequence, name, scheme) for sequence, name, run in _runs(found, "RNA")]
+
+
+def _runs(found: list[AnnotatedRecord], kind: str) -> Iterator[tuple[str, str, Run]]:
+    """Yields the sequence, name and place of what was called of a kind."""
+    calls = [(record.name, run) for record in found for run in record.runs if run.kind == kind]
+    width = len(str(len(calls)))
+    for number, (sequence, run) in enumerate(calls, start=1):
+        yield sequence, f"{kind.lower() if kind == 'RNA' else kind}{number:0{width}}", run
+
+
+def _write_genes(folder: Path, found: list[AnnotatedRecord], scheme: ClassScheme) -> None:
+    genes, calls = called_genes(found), [call for record in found for call in record.genes]
+    # Of each call its features, its line in BED, and where it stands.
+    written = [
+        (gene.interval, list(gene_features(gene)), _region(gene, call))
+        for gene, call in zip(genes, calls, strict=True)
+    ]
+    for kind in ("RNA", *scheme.features):
+        for sequence, name, run in _runs(found, kind):
+            if kind == "RNA":
+                features = list(gene_features(run.rna_gene(sequence, name, scheme)))
+                features[0] = replace(features[0], score=round(run.probability, 4))
+            else:
+                features = [run.feature(sequence, name, scheme)]
+            interval = features[0].interval
+            score = round(_HIGHEST_BED_SCORE * run.probability)
+            written.append((interval, features, Region(interval, name, score)))
+    order = {record.name: number for number, record in enumerate(found)}
+    written.sort(key=lambda one: (order[one[0].sequence], one[0].start))
+    lengths = {record.name: record.length for record in found}
+    write_gff3(folder / GENES_FILE, (one for _, features, _ in written for one in features), lengths)
+    write_bed(folder / BED_FILE, (region for *_, region in written), num_columns=12)
+    rows = ["gene\tsequence\tstart\tend\tstrand\texons\tgain_nats\tpartial"]
     for gene, call in zip(genes, calls, strict=True):
         first, last = gene.interval.closed
         place = f"{gene.interval.sequence}\t{first}\t{last}\t{call.strand}"
-        rows.append(f"{gene.name}\t{place}\t{len(call.exons)}\t{call.score:.2f}")
+        partial = "".join(str(int(side)) for side in call.partial)
+        rows.append(f"{gene.name}\t{place}\t{len(call.exons)}\t{call.score:.2f}\t{partial}")
     write_text_atomically(folder / GAINS_FILE, "\n".join(rows) + "\n")
 
 

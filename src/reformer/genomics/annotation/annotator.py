@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class AnnotationSettings:
         coding: codon statistics of the genes; None likewise.
         signals: their start codons and splice sites; None likewise.
         relatives: annotated genomes whose labels the model reads; None where it reads the sequence alone.
+        shortest_runs: fewest bases of RNA genes, UTR and features, by kind, see `.runs`; what has none is
+            not called.
     """
 
     scheme: ClassScheme
@@ -47,12 +50,14 @@ class AnnotationSettings:
     coding: CodingModel | None = None
     signals: SignalModel | None = None
     relatives: Relatives | None = None
+    shortest_runs: Mapping[str, int] = field(default_factory=dict)
 
-    def decoder(self, *, open_ends: bool = False) -> GeneDecoder | None:
-        """A decoder for one sequence; None without a grammar."""
+    def decoder(self, *, open_ends: bool = False, free_start: bool = True) -> GeneDecoder | None:
+        """A decoder for one sequence, see `GeneDecoder`; None without a grammar."""
         if self.grammar is None:
             return None
-        return GeneDecoder(self.scheme, self.grammar, self.coding, self.signals, open_ends=open_ends)
+        statistics = self.coding, self.signals
+        return GeneDecoder(self.scheme, self.grammar, *statistics, open_ends=open_ends, free_start=free_start)
 
     def write(self, folder: Path) -> None:
         """Writes `annotation.json`, and the tables beside it, into a model's folder."""
@@ -65,6 +70,7 @@ class AnnotationSettings:
             "coding": self.coding is not None,
             "signals": self.signals is not None,
             "relatives": self.relatives is not None,
+            "shortest_runs": dict(self.shortest_runs),
         }
         for statistics in (self.coding, self.signals, self.relatives):
             if statistics is not None:
@@ -96,8 +102,9 @@ class AnnotationSettings:
                 CodingModel.read(folder) if content.get("coding") else None,
                 SignalModel.read(folder) if content.get("signals") else None,
                 Relatives.read(folder, scheme) if content.get("relatives") else None,
+                {kind: int(bases) for kind, bases in content.get("shortest_runs", {}).items()},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: damaged: {error}") from error
 
 

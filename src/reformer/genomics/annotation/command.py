@@ -16,14 +16,16 @@ from reformer.errors import UserError
 from reformer.genomics.annotation.annotate import (
     GENES_FILE,
     TRACKS,
+    AnnotatedRecord,
     Windows,
     annotate_genome,
     called_genes,
+    called_rna_genes,
 )
 from reformer.genomics.annotation.annotator import Annotator
-from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases
-from reformer.genomics.annotation.data import LabelledSequences
-from reformer.genomics.annotation.metrics import ClassCounts, gene_scores
+from reformer.genomics.annotation.classes import ClassScheme, Labels, paint_labels
+from reformer.genomics.annotation.data import LabelledSequences, record_views
+from reformer.genomics.annotation.metrics import ClassCounts, gene_scores, rna_gene_scores
 from reformer.genomics.annotation.report import Found, Region, Scores, write_annotation_report
 from reformer.genomics.base_encoding import known_bases
 from reformer.genomics.coordinates import Interval
@@ -44,6 +46,7 @@ class Options:
     Attributes:
         windows: how long records are cut.
         both_strands: average over both strands.
+        open_ends: call genes that the ends of records cut off.
         tracks: write bigWig.
         region: what the plot shows, "NAME:FIRST-LAST"; None for the middle of the longest record.
         genes: the true annotation, or None.
@@ -51,6 +54,7 @@ class Options:
 
     windows: Windows
     both_strands: bool = True
+    open_ends: bool = True
     tracks: bool = True
     region: str | None = None
     genes: Path | None = None
@@ -107,13 +111,19 @@ def annotate(model: Path, genome: Path, out: Path, options: Options, device: str
                 partial,
                 windows=options.windows,
                 both_strands=options.both_strands,
+                open_ends=options.open_ends,
                 tracks=options.tracks,
                 take=keeper.take,
                 on_progress=advance,
             )
         seconds = time.perf_counter() - started
         genes = called_genes(found)
-        scores = None if truth is None else _scores(scheme, truth, genes, keeper.labels, annotator)
+        rna_genes = called_rna_genes(found, scheme)
+        scores = None
+        if truth is not None:
+            scores = _scores(scheme, truth, genes, keeper.labels, annotator)
+            if "RNA" in scheme.kinds:
+                scores.genes.update(rna_gene_scores(truth.genes, rna_genes, scheme.rna_types))
         if scores is not None:
             write_text_atomically(partial / SCORES_FILE, json.dumps(_results(scores), indent=1) + "\n")
         facts = [
@@ -121,19 +131,22 @@ def annotate(model: Path, genome: Path, out: Path, options: Options, device: str
             ("Model", str(model), f"{sum(p.numel() for p in annotator.model.parameters()):,} parameters"),
             ("Time", f"{seconds:,.1f} s", f"{len(array) / seconds:,.0f} bases a second"),
             ("Peak memory", f"{peak_memory_bytes() / 2**20:,.0f} MiB", "of the whole process"),
-            ("Genes called", f"{len(genes):,}", f"{_num_spliced(genes):,} with introns"),
+            ("Genes called", f"{len(genes):,}", _kinds_of(genes)),
+            *_other_calls(scheme, found),
         ]
         if scores is not None:
             facts.append(("Macro F1 per base", f"{scores.decoded.macro_f1():.4f}", _coding_f1(scores)))
         true_genes = None if truth is None else truth.genes
         title = f"Annotation of {genome.name}"
-        page = Found(title, facts, scheme, genes, true_genes, keeper.region, scores)
-        write_annotation_report(partial / REPORT_FILE, page)
-    return _summary(out, facts, scores, options)
+        page = Found(title, facts, scheme, [*genes, *rna_genes], true_genes, keeper.region, scores)
+        note = write_annotation_report(partial / REPORT_FILE, page)
+    return [*_summary(out, facts, scores), *([f"{'note':18}{note}"] if note else [])]
 
 
 def final_labels(scheme: ClassScheme, array: TokenArray, genes: list[Gene], likeliest: Labels) -> Labels:
     """Labels ``[tokens]`` after decoding: called genes, and elsewhere the likeliest class without a grammar.
+
+    A class of features that comes before that of a called gene is kept where it is the likeliest.
 
     Args:
         scheme: the classes.
@@ -141,11 +154,13 @@ def final_labels(scheme: ClassScheme, array: TokenArray, genes: list[Gene], like
         genes: the called genes.
         likeliest: the likeliest class of each base.
     """
-    lengths = {record.name: record.length for record in array.records}
-    by_name = label_bases(scheme, genes, lengths)
-    decoded = np.concatenate([by_name[record.name] for record in array.records])
-    has_grammar = np.array([name.startswith(("CDS", "intron")) for name in scheme.names])
+    decoded = np.zeros(len(array), dtype=np.uint8)
+    paint_labels(scheme, genes, record_views(array, decoded))
+    rank = np.array([scheme.kinds.index(kind) if number else 0 for number, kind in enumerate(scheme.kind_of)])
+    has_grammar = np.isin(np.arange(len(rank)), scheme.in_genes)
+    is_feature = np.isin(scheme.kind_of, list(scheme.features))
     free = (decoded == 0) & ~has_grammar[likeliest]
+    free |= is_feature[likeliest] & (rank[likeliest] < rank[decoded])
     decoded[free] = likeliest[free]
     return decoded
 
@@ -158,8 +173,11 @@ def _scores(
     if annotator.settings.grammar is None:
         return Scores(raw, raw, {})
     decoded = final_labels(scheme, truth.array, genes, likeliest)
+    lengths = {record.name: record.length for record in truth.array.records}
     return Scores(
-        raw, ClassCounts.of(scheme, truth.labels[known], decoded[known]), gene_scores(truth.genes, genes)
+        raw,
+        ClassCounts.of(scheme, truth.labels[known], decoded[known]),
+        gene_scores(truth.genes, genes, lengths),
     )
 
 
@@ -181,8 +199,21 @@ def _coding_f1(scores: Scores) -> str:
     return ", ".join(f"{name} {by_class[name].f1:.4f}" for name in ("CDS+", "CDS-") if name in by_class)
 
 
-def _num_spliced(genes: list[Gene]) -> int:
-    return sum(len(transcript.cds) > 1 for gene in genes for transcript in gene.transcripts)
+def _kinds_of(genes: list[Gene]) -> str:
+    num_spliced = sum(len(transcript.cds) > 1 for gene in genes for transcript in gene.transcripts)
+    num_partial = sum(any(gene.partial) for gene in genes)
+    return f"{num_spliced:,} with introns, {num_partial:,} cut off by ends of sequences"
+
+
+def _other_calls(scheme: ClassScheme, found: list[AnnotatedRecord]) -> list[tuple[str, str, str]]:
+    """What was called besides coding genes, by kind, as facts."""
+    facts = []
+    for kind in ("RNA", *scheme.features):
+        lengths = [run.end - run.start for record in found for run in record.runs if run.kind == kind]
+        if kind in scheme.kinds:
+            name = "RNA genes called" if kind == "RNA" else f"{kind} called"
+            facts.append((name, f"{len(lengths):,}", f"{sum(lengths):,} bases"))
+    return facts
 
 
 def _region(array: TokenArray, text: str | None) -> Interval:
@@ -203,13 +234,11 @@ def _region(array: TokenArray, text: str | None) -> Interval:
     return Interval.from_closed(name, first, last)
 
 
-def _summary(
-    out: Path, facts: list[tuple[str, str, str]], scores: Scores | None, options: Options
-) -> list[str]:
+def _summary(out: Path, facts: list[tuple[str, str, str]], scores: Scores | None) -> list[str]:
     lines = [f"{what.lower():18}{value}  ({remark})" for what, value, remark in facts]
     if scores is not None:
         lines += [f"gene, {name + ':':22}F1 {score.f1:.4f}" for name, score in scores.genes.items()]
-    lines.append(f"{'genes':18}{out / GENES_FILE}")
-    if options.tracks:
-        lines.append(f"{'tracks':18}{out / TRACKS}")
-    return [*lines, f"{'report':18}{out / REPORT_FILE}"]
+    for name, file in (("genes", GENES_FILE), ("tracks", TRACKS), ("report", REPORT_FILE)):
+        if (out / file).exists():
+            lines.append(f"{name:18}{out / file}")
+    return lines

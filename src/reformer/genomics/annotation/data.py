@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reformer.data.names import check_names
 from reformer.data.vocabularies import vocabulary
 from reformer.errors import UserError
-from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases
+from reformer.genomics.annotation.classes import ClassScheme, Labels, label_bases, paint_labels
 from reformer.genomics.annotation.coding_model import Codes, CodingModel, other_strand
 from reformer.genomics.annotation.gene_places import base_codes
 from reformer.genomics.annotation.grammar import Grammar
@@ -23,7 +25,8 @@ from reformer.genomics.annotation.signals import Places, SignalModel, Site
 from reformer.genomics.annotation.sites import sites
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.coordinates import Interval, reverse_complement
-from reformer.genomics.formats.annotation import read_genes
+from reformer.genomics.formats.annotation import read_features, read_genes
+from reformer.genomics.formats.features import Feature
 from reformer.genomics.genes import Gene, Transcript
 from reformer.training.corpus import open_corpus
 from reformer.training.run_data import RunData
@@ -45,6 +48,8 @@ class LabelledSequences:
         labels: uint8 ``[tokens]``, a class for each token of the array.
         genes: of all sequences.
         files: the annotations.
+        features: those that have a class.
+        other_types: types of features that have none.
         brought_over: what relatives say of each token; None where nobody asked them.
     """
 
@@ -52,6 +57,8 @@ class LabelledSequences:
     labels: Labels
     genes: list[Gene]
     files: tuple[Path, ...]
+    features: list[Feature] = field(default_factory=list)
+    other_types: frozenset[str] = frozenset()
     brought_over: BroughtOver | None = None
 
     @classmethod
@@ -65,18 +72,27 @@ class LabelledSequences:
         """
         if array.tokenizer_name != "nucleotide":
             raise UserError(f"{array.sources[0].path}: not FASTA of nucleotides: expected a genome")
-        lengths = {record.name: record.length for record in array.records}
+        labels = np.zeros(len(array), dtype=np.uint8)
+        by_name = record_views(array, labels)
         genes: list[Gene] = []
+        features: list[Feature] = []
+        other_types: set[str] = set()
         for file in annotations:
-            found = read_genes(file)
-            check_names({gene.interval.sequence for gene in found}, file, lengths, array.sources[0].path)
+            found, kept = read_genes(file), []
+            for feature in read_features(file) if scheme.features else ():
+                if feature.type in scheme.feature_types:
+                    kept.append(feature)
+                else:
+                    other_types.add(feature.type)
+            names = {one.interval.sequence for one in (*found, *kept)}
+            check_names(names, file, by_name, array.sources[0].path)
             genes += found
+            features += kept
         try:
-            by_name = label_bases(scheme, genes, lengths)
+            paint_labels(scheme, genes, by_name, features)
         except ValueError as error:
             raise UserError(f"{', '.join(map(str, annotations))}: {error}") from error
-        labels = np.concatenate([by_name[record.name] for record in array.records])
-        return cls(array, labels, genes, tuple(map(Path, annotations)))
+        return cls(array, labels, genes, tuple(map(Path, annotations)), features, frozenset(other_types))
 
     def relatives(self, scheme: ClassScheme) -> Relatives:
         """All of them as relatives of others."""
@@ -158,6 +174,11 @@ class LabelledSequences:
         return SignalModel.of(strands())
 
 
+def record_views(array: TokenArray, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """The part of an array ``[tokens]`` that belongs to each record, by name; to be changed in place."""
+    return {record.name: values[record.start : record.start + record.length] for record in array.records}
+
+
 @dataclass(frozen=True)
 class AnnotationData(RunData):
     """The data of a run, with labels.
@@ -186,6 +207,7 @@ class AnnotationData(RunData):
         labelled = {
             name: LabelledSequences.of(array, files, recipe.scheme) for name, (array, files) in arrays.items()
         }
+        _check_features(recipe, labelled["train"])
         if not labelled["train"].labels.any():
             raise recipe.error("annotation.train", "no base of the sequences has a class but intergenic")
         if not recipe.annotation.relatives:
@@ -207,6 +229,18 @@ class AnnotationData(RunData):
         for name, labelled in self.labelled.items():
             sources[name]["files"] += [_file(path) for path in labelled.files]
         return sources
+
+
+def _check_features(recipe: AnnotationRecipe, train: LabelledSequences) -> None:
+    """Refuses types of features that occur nowhere, most often for a misspelt name."""
+    present = {feature.type for feature in train.features}
+    for name, types in recipe.annotation.features.items():
+        for kind in types:
+            if kind not in present:
+                files, known = ", ".join(map(str, train.files)), sorted(present | train.other_types)
+                near = difflib.get_close_matches(kind, known, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
+                raise recipe.error(f"annotation.features.{name}", f"no {kind!r} in {files}; {hint}")
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ base. What has been read is forgotten but for the states: memory grows with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from reformer.genomics.annotation.gene_search import GeneSearch
 from reformer.genomics.annotation.grammar import Grammar
 from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.coordinates import Interval, Strand
+from reformer.genomics.formats.features import Phase
 from reformer.genomics.genes import Gene, Segment, Transcript, phases
 
 _AROUND = 3  # bases before and after a place that say what it is
@@ -45,20 +47,31 @@ class CalledGene:
         strand: "+" or "-".
         exons: coding exons [start, end) from left to right, the stop codon among them.
         score: nats that the gene brings in over no gene there, its costs paid (see `Grammar`).
+        phase: of the first exon from the 5' end, not 0 where the start of the gene is missing.
+        partial: whether the gene goes on to the left of its exons, and to their right.
+        utr: bases of UTR to the left of its exons, and to their right.
     """
 
     strand: Strand
     exons: tuple[tuple[int, int], ...]
     score: float
+    phase: Phase = 0
+    partial: tuple[bool, bool] = (False, False)
+    utr: tuple[int, int] = (0, 0)
 
     def gene(self, sequence: str, name: str) -> Gene:
         """The gene as the readers of annotations give it."""
         order = -1 if self.strand == "-" else 1
-        exons = tuple(Interval(sequence, start, end, self.strand) for start, end in self.exons[::order])
-        starts = phases([len(exon) for exon in exons])
-        cds = tuple(Segment(e.start, e.end, phase) for e, phase in zip(exons, starts, strict=True))
-        whole = Interval(sequence, self.exons[0][0], self.exons[-1][1], self.strand)
-        return Gene(name, "gene", whole, (Transcript(f"{name}.t1", "mRNA", whole, exons, cds),))
+        coding = self.exons[::order]
+        starts = phases([end - start for start, end in coding], self.phase)
+        cds = tuple(Segment(*exon, phase) for exon, phase in zip(coding, starts, strict=True))
+        whole = Interval(
+            sequence, self.exons[0][0] - self.utr[0], self.exons[-1][1] + self.utr[1], self.strand
+        )
+        edges = [whole.start, *[edge for exon in self.exons for edge in exon][1:-1], whole.end]
+        exons = [Interval(sequence, *edge, self.strand) for edge in zip(edges[::2], edges[1::2], strict=True)]
+        transcript = Transcript(f"{name}.t1", "mRNA", whole, tuple(exons[::order]), cds)
+        return Gene(name, "gene", whole, (transcript,), partial=self.partial)
 
 
 class GeneDecoder:
@@ -66,14 +79,17 @@ class GeneDecoder:
 
     Every called gene is legal: it begins with a start codon, ends with the only stop codon in its frame, its
     introns go from donor to acceptor and are not too short, and neighbours overlap by no more bases than the
-    grammar allows. Genes that the ends of the sequence cut off are not called.
+    grammar allows. With `open_ends` genes that the ends of the sequence cut off, in an exon or an intron, are
+    called too: they lack the codon that is cut off.
 
     Args:
         scheme: the classes of the probabilities.
         grammar: the rules.
         coding: codon statistics, whose nats count beside those of the probabilities; None for none.
         signals: of start codons and splice sites, whose nats count too; None for none.
-        open_ends: whether genes may go on beyond the ends of the sequence; for `score` alone.
+        open_ends: whether genes may go on beyond the ends of the sequence.
+        free_start: whether a gene that goes on beyond the left end costs nothing, for `score`: what its
+            start costs lies elsewhere. If not, it costs what one beyond the right end does, as any gene.
 
     Raises:
         ValueError: coding is not among the classes.
@@ -87,6 +103,7 @@ class GeneDecoder:
         signals: SignalModel | None = None,
         *,
         open_ends: bool = False,
+        free_start: bool = True,
     ) -> None:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
@@ -94,7 +111,8 @@ class GeneDecoder:
         self._context = 0 if coding is None else coding.order
         self._ahead = _AROUND + (0 if signals is None else signals.reach)
         self._rules = [StrandRules(grammar, strand, signals) for strand in range(len(STRANDS))]
-        self._search = GeneSearch(self._rules, grammar, open_start=open_ends)
+        self._search = GeneSearch(self._rules, grammar, open_start=open_ends, free_start=free_start)
+        self._open_ends = open_ends
         shares = np.array(grammar.class_shares)[None]
         self._prior = state_scores(scheme, shares, 0)[0] if grammar.class_shares else np.zeros(NUM_STATES)
         self._costs = grammar.coding_base_cost, grammar.intron_base_cost
@@ -125,18 +143,20 @@ class GeneDecoder:
         """Ends the sequence; its genes from left to right."""
         self._end()
         genes = [
-            CalledGene(STRANDS[strand], tuple(exons), gain) for gain, strand, exons in self._search.genes()
+            CalledGene(STRANDS[gene.strand], gene.exons, gene.gain, cast(Phase, gene.phase), gene.partial)
+            for gene in self._search.genes()
         ]
         return genes[::-1]
 
     def score(self) -> float:
-        """Ends the sequence; nats by which its best path, of open ends, is likelier than no gene."""
-        self._end()
-        return self._search.open_score(self._sums[-1].tolist())
+        """Ends the sequence; nats by which its best path is likelier than no gene."""
+        return self._end()
 
-    def _end(self) -> None:
+    def _end(self) -> float:
         self._take(*self._waiting, 0, len(self._waiting[0]))
-        self._visit(self._first + len(self._codes) + 1)
+        end = self._first + len(self._codes)
+        self._visit(end + 1)
+        return self._search.end_open(end, self._sums[-1].tolist()) if self._open_ends else self._search.score
 
     def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
         """Adds up the scores of the bases [start, end), of which those around are known."""

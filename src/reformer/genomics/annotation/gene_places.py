@@ -86,8 +86,7 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
     """
     frame_of = np.arange(first, first + len(probabilities))
     scores = np.empty((len(probabilities), NUM_STATES))
-    in_genes = [n for n, name in enumerate(scheme.names) if name.startswith(("CDS", "intron"))]
-    scores[:, NO_GENE] = 1 - probabilities[:, in_genes].sum(axis=1, dtype=np.float64)
+    scores[:, NO_GENE] = 1 - probabilities[:, list(scheme.in_genes)].sum(axis=1, dtype=np.float64)
     has_introns = "intron" in scheme.kinds
     for s, strand in enumerate(STRANDS):
         by_place = [scheme.names.index(_class(scheme, strand, place)) for place in range(3)]
@@ -125,7 +124,7 @@ class StrandRules:
 
     Attributes:
         num_groups: of what a codon that an intron breaks has before it: pieces of one length that the same
-            bases would make a stop codon of are one group.
+            bases would make a stop codon of are one group, for each acceptor.
         goes_on: for each way in which a codon can go on (see `_way`), the groups that it makes no stop of.
     """
 
@@ -133,19 +132,35 @@ class StrandRules:
         self._strand, self._signals = strand, signals
         self._grammar = grammar
         self._starts, self._stops = self._codons(grammar.starts), self._codons(grammar.stops)
-        donor, acceptor = (self._letters(text or "") for text in (grammar.donor, grammar.acceptor))
-        self._left, self._right = (donor, acceptor) if strand == 0 else (acceptor, donor)
         self._group_of: list[Ints] = []
         self.goes_on: list[tuple[int, ...]] = []
         self.num_groups = 0
         for length in range(3):
             self._add_groups(length)
+        # The pairs of ends that go with each other, by acceptor: words on the left, words on the right.
+        donors: dict[str, list[str]] = {}
+        for donor, acceptor in grammar.splices:
+            donors.setdefault(acceptor, []).append(donor)
+        self._ends = [
+            tuple([self._letters(text) for text in side] for side in sides[:: -1 if strand else 1])
+            for sides in ((texts, [acceptor]) for acceptor, texts in donors.items())
+        ]
+        self._groups_of_ends, self._ways_of_ends = self.num_groups, len(self.goes_on)
+        self.num_groups *= len(self._ends)
+        self.goes_on = [
+            tuple(end * self._groups_of_ends + group for group in groups)
+            for end in range(len(self._ends))
+            for groups in self.goes_on
+        ]
 
     def places(self, codes: Ints, sums: Floats, first: int) -> list[Places]:
         """All places among bases of which the first is at position `first`."""
         found = self._codon_places(codes, sums, first)
-        if self._grammar.donor is not None:
-            found += self._intron_places(codes, sums, first) + self._exon_places(codes, sums, first)
+        for ends, (left, right) in enumerate(self._ends):
+            for word in left:
+                found += self._intron_places(codes, sums, first, word, ends)
+            for word in right:
+                found += self._exon_places(codes, sums, first, word, ends)
         return found
 
     def _letters(self, text: str) -> Ints:
@@ -201,8 +216,8 @@ class StrandRules:
         delta = sums[at + 3, CODING + state] - sums[at + 3, NO_GENE]
         return _places(at + 3 + first, change, state, 0, delta)
 
-    def _intron_places(self, codes: Ints, sums: Floats, first: int) -> list[Places]:
-        at = occurrences(codes, self._left)
+    def _intron_places(self, codes: Ints, sums: Floats, first: int, word: Ints, ends: int) -> list[Places]:
+        at = occurrences(codes, word)
         at = at[at >= 2]
         site = self._signal("acceptor" if self._strand else "donor", codes, at) - self._grammar.intron_cost
         found = []
@@ -214,17 +229,21 @@ class StrandRules:
             i, piece = at[known], piece[known]
             state = 3 * self._strand + (i + first - length) % 3
             delta = sums[i, CODING + state] - sums[i, INTRON + self._strand] + site[known]
-            found.append(_places(i + first, Change.INTRON, state, self._group_of[length][piece], delta))
+            group = ends * self._groups_of_ends + self._group_of[length][piece]
+            found.append(_places(i + first, Change.INTRON, state, group, delta))
         return found
 
-    def _exon_places(self, codes: Ints, sums: Floats, first: int) -> list[Places]:
-        at = occurrences(codes, self._right) + len(self._right)
+    def _exon_places(self, codes: Ints, sums: Floats, first: int, word: Ints, ends: int) -> list[Places]:
+        at = occurrences(codes, word) + len(word)
         at = at[at + 2 <= len(codes)]
         at = at[(codes[at] != UNKNOWN) & (codes[np.minimum(at + 1, len(codes) - 1)] != UNKNOWN)]
         site = self._signal("donor" if self._strand else "acceptor", codes, at)
         found = []
         for length in range(3):
-            way = (np.zeros_like(at), 1 + 4 * codes[at] + codes[at + 1], 17 + codes[at])[length]
+            way = (
+                ends * self._ways_of_ends
+                + (np.zeros_like(at), 1 + 4 * codes[at] + codes[at + 1], 17 + codes[at])[length]
+            )
             state = 3 * self._strand + (at + first - length) % 3
             delta = sums[at, INTRON + self._strand] - sums[at, CODING + state] + site
             found.append(_places(at + first, Change.EXON, state, way, delta))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from reformer.genomics.annotation.gene_places import (
@@ -23,17 +23,39 @@ _NEVER = float("-inf")
 _FEWEST_BASES_OF_EXON = 3
 _BASES_OF_STOP = 3
 
-Exons: TypeAlias = tuple[int, int, Any] | None
-"""Start and end of an exon, and the exons to the left of it."""
+Exons: TypeAlias = tuple[int, int, int, Any] | None
+"""Start, end and coding state of an exon, and the exons to the left of it."""
+
+_BEYOND: Exons = (0, 0, 0, None)
+"""Stands for the exons that lie to the left of the sequence."""
 
 
 class Found(NamedTuple):
-    """A path up to the end of a gene: its score, the gene, and the path before the gene."""
+    """A path up to the end of a gene: score, gene, path before it, whether the sequence cuts it off."""
 
     score: float
     strand: int
     exons: Exons
     before: Found | None
+    is_cut: bool = False
+
+
+class FoundGene(NamedTuple):
+    """A gene of the best path.
+
+    Attributes:
+        gain: nats.
+        strand: 0 "+", 1 "-".
+        exons: from left to right, [start, end).
+        phase: bases of the first exon, from its 5' end, before its first codon.
+        partial: whether the gene goes on beyond the sequence's left end, and beyond its right end.
+    """
+
+    gain: float
+    strand: int
+    exons: tuple[tuple[int, int], ...]
+    phase: int
+    partial: tuple[bool, bool]
 
 
 class Coding(NamedTuple):
@@ -64,10 +86,18 @@ class GeneSearch:
     Args:
         rules: of both strands.
         grammar: what they come from.
-        open_start: whether the first base may lie inside a gene, which then costs nothing.
+        open_start: whether the first base may lie inside a gene.
+        free_start: whether this gene costs nothing, rather than what one beyond the last base does.
     """
 
-    def __init__(self, rules: list[StrandRules], grammar: Grammar, *, open_start: bool = False) -> None:
+    def __init__(
+        self,
+        rules: list[StrandRules],
+        grammar: Grammar,
+        *,
+        open_start: bool = False,
+        free_start: bool = True,
+    ) -> None:
         self._min_intron, self._max_overlap = grammar.min_intron, grammar.max_overlap
         self._lengths = grammar.intron_lengths
         self._longest = max(len(self._lengths), self._min_intron)
@@ -78,7 +108,8 @@ class GeneSearch:
         self._starts: list[deque[tuple[int, float]]] = [deque() for _ in range(6)]
         self._goes_on = [strand.goes_on for strand in rules]
         self._best = _START
-        at_start = 0.0 if open_start else _NEVER
+        at_start = _NEVER if not open_start else 0.0 if free_start else -grammar.gene_cost
+        in_intron = at_start if free_start else at_start - grammar.intron_cost
         # Per coding state: its best path, whose exon is long enough, and paths with younger exons.
         self._coding = [_NOWHERE._replace(score=at_start, start=-self._fewest)] * 6
         self._begun: list[deque[Coding]] = [deque() for _ in range(6)]
@@ -87,7 +118,7 @@ class GeneSearch:
         # that may end at the position.
         self._young: list[deque[tuple[int, int, Intron]]] = [deque(), deque()]
         self._ready: list[tuple[int, list[Intron]]] = [(-1, []), (-1, [])]
-        self._introns = [[Intron(at_start, None, self._best)] * strand.num_groups for strand in rules]
+        self._introns = [[Intron(in_intron, _BEYOND, self._best)] * strand.num_groups for strand in rules]
 
     def visit(self, places: Places) -> None:
         """Takes the next places."""
@@ -102,7 +133,7 @@ class GeneSearch:
             score, start, exons, before = self._coding[state]
             if change == _INTRON:
                 if score > _NEVER:
-                    intron = Intron(score + delta, (start, position, exons), before)
+                    intron = Intron(score + delta, (start, position, state, exons), before)
                     self._young[state // 3].append((position, key, intron))
             elif change == _BEGIN:
                 begun[state].append(Coding(best.score + delta, position, None, best))
@@ -123,36 +154,54 @@ class GeneSearch:
                     self._drop(state, position)
                 score = score + delta if position - start >= self._fewest else _NEVER
                 if score > best.score or (self._max_overlap and score > _NEVER):
-                    found = Found(score, state // 3, (start, position, exons), before)
+                    found = Found(score, state // 3, (start, position, state, exons), before)
                     if self._max_overlap:
                         self._overlap(found, start, position)
                     if score > best.score:
                         self._best = best = found
 
-    def genes(self) -> Iterator[tuple[float, int, list[tuple[int, int]]]]:
-        """Yields the genes of the best path from right to left: gain in nats, strand, exons."""
+    @property
+    def score(self) -> float:
+        """Nats of the best path that ends in no gene, over no gene."""
+        return self._best.score
+
+    def genes(self) -> Iterator[FoundGene]:
+        """Yields the genes of the best path from right to left, those of which an exon is in the sequence."""
         found = self._best
         while found.before is not None:
-            exons, rest = [], found.exons
-            while rest is not None:
-                start, end, rest = rest
-                exons.append((start, end))
-            yield found.score - found.before.score, found.strand, exons[::-1]
+            pieces, rest = [], found.exons
+            while rest is not None and rest is not _BEYOND:
+                start, end, state, before = rest
+                pieces.append((start, end, state % 3))
+                rest = before
+            if pieces:
+                exons = tuple((max(start, 0), end) for start, end, _ in pieces[::-1])
+                _, end, anchor = pieces[0]
+                phase = (end - anchor if found.strand else pieces[-1][2] - exons[0][0]) % 3
+                partial = rest is _BEYOND or pieces[-1][0] < 0, found.is_cut
+                yield FoundGene(found.score - found.before.score, found.strand, exons, phase, partial)
             found = found.before
 
-    def open_score(self, sums: Sequence[float]) -> float:
-        """The score of the best path over no gene, where the path may end inside a gene.
+    def end_open(self, end: int, sums: Sequence[float]) -> float:
+        """Lets the path end inside a gene; its score over no gene.
 
         Args:
+            end: of the sequence.
             sums: of each state's scores over all bases, `NUM_STATES` nats.
         """
-        scores = [self._best.score + sums[NO_GENE]]
-        for state, (path, begun) in enumerate(zip(self._coding, self._begun, strict=True)):
-            scores.append(max(map(_score, (path, *begun))) + sums[CODING + state])
+        paths = [(self._best.score + sums[NO_GENE], self._best)]
+        for state, (long_enough, begun) in enumerate(zip(self._coding, self._begun, strict=True)):
+            for path in (long_enough, *begun):
+                exons = path.start, end, state, path.exons
+                score = path.score + sums[CODING + state]
+                paths.append((score, Found(score - sums[NO_GENE], state // 3, exons, path.before, True)))
         for strand, (young, introns) in enumerate(zip(self._young, self._introns, strict=True)):
-            score = max(map(_score, (*introns, *(path for *_, path in young))))
-            scores.append(score + sums[INTRON + strand])
-        return max(scores) - sums[NO_GENE]
+            for intron in (*introns, *(path for *_, path in young)):
+                score = intron.score + sums[INTRON + strand]
+                found = Found(score - sums[NO_GENE], strand, intron.exons, intron.before, True)
+                paths.append((score, found))
+        score, self._best = max(paths, key=itemgetter(0))
+        return score - sums[NO_GENE]
 
     def _begin_exon(self, position: int, state: int, way: int, delta: float) -> None:
         strand = state // 3

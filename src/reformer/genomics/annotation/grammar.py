@@ -21,6 +21,9 @@ _EVIDENCE, _EVIDENCE_OF_A_GENE = 0.0125, 20.0
 _PLACES_OF_A_PAIR = 16
 """A pair of bases, as those that introns begin and end with, stands at about one of so many places."""
 
+_OTHER_SPLICES = ("GC-AG", "AT-AC")
+"""The ends of introns that are not GT-AG and yet are spliced: all else is most often a mistake."""
+
 
 @dataclass(frozen=True)
 class Grammar:
@@ -31,6 +34,7 @@ class Grammar:
         stops: codons that end it, and stand nowhere else in frame.
         donor: what an intron begins with; None where genes have no introns.
         acceptor: what an intron ends with.
+        other_splices: further ends of introns, "GC-AG" and "AT-AC"; none where genes have no introns.
         min_intron: fewest bases of an intron.
         min_gene: fewest bases of a gene; counts only where genes have no introns.
         max_overlap: bases that neighbouring genes may share, on whichever strands.
@@ -53,6 +57,7 @@ class Grammar:
     stops: tuple[str, ...] = ("TAA", "TAG", "TGA")
     donor: str | None = "GT"
     acceptor: str = "AG"
+    other_splices: tuple[str, ...] = ()
     min_intron: int = 40
     min_gene: int = 3
     max_overlap: int = 0
@@ -65,8 +70,16 @@ class Grammar:
     evidence: float = _EVIDENCE
 
     def __post_init__(self) -> None:
-        for field in ("starts", "stops", "intron_lengths", "class_shares"):
+        for field in ("starts", "stops", "other_splices", "intron_lengths", "class_shares"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
+
+    @property
+    def splices(self) -> tuple[tuple[str, str], ...]:
+        """What introns begin and end with, (donor, acceptor); none where genes have no introns."""
+        if self.donor is None:
+            return ()
+        others = (pair.split("-") for pair in self.other_splices)
+        return ((self.donor, self.acceptor), *((donor, acceptor) for donor, acceptor in others))
 
     @classmethod
     def of(cls, genes: Iterable[Gene], letters: Callable[[Interval], str], num_bases: int) -> Grammar:
@@ -74,9 +87,10 @@ class Grammar:
 
         Start and stop codons are those of more than 1 % of the genes whose coding sequence is whole codons.
         Introns may be half as long as the shortest one, for the annotation may have few; gaps of a few bases
-        are shifts of the frame. Where genes have no introns, they are as long as 99 % of the annotation's,
-        and may overlap as far as 99 % of those do that overlap. Costs are minus the logs of how often genes,
-        introns and exons end; introns are as long as the annotation's, see `.lengths`.
+        are shifts of the frame. They go from GT to AG, and from GC to AG or AT to AC where more than 1 % of
+        the annotation's do, and more than one. Where genes have no introns, they are as long as 99 % of the
+        annotation's, and may overlap as far as 99 % of those do that overlap. Costs are minus the logs of
+        how often genes, introns and exons end; introns are as long as the annotation's, see `.lengths`.
 
         Args:
             genes: the annotation's.
@@ -90,24 +104,21 @@ class Grammar:
         ends = [end for transcript in coding if (end := _first_and_last_codon(transcript, letters))]
         if not ends:
             raise ValueError("no gene with a coding sequence of whole codons")
-        introns = [
-            length
-            for transcript in coding
-            for a, b in zip(transcript.cds, transcript.cds[1:], strict=False)
-            if (length := max(a.start, b.start) - min(a.end, b.end)) >= _FEWEST_BASES_OF_INTRON
-        ]
+        gaps = [gap for transcript in coding for gap in _introns(transcript)]
+        introns = [len(gap) for gap in gaps]
         sizes = sorted(sum(segment.end - segment.start for segment in t.cds) for t in coding)
         num_coding = sum(sizes)
-        gap = max(num_bases - num_coding - sum(introns), len(coding)) / len(coding)
+        between = max(num_bases - num_coding - sum(introns), len(coding)) / len(coding)
         found = cls(
             starts=_frequent(start for start, _ in ends),
             stops=_frequent(stop for _, stop in ends),
             donor="GT" if introns else None,
+            other_splices=_other_splices(gaps, letters),
             min_intron=max(min(introns, default=0) // 2, _FEWEST_BASES_OF_INTRON),
             min_gene=_FEWEST_BASES_OF_GENE if introns else sizes[int(_RARE * len(sizes))],
             max_overlap=0 if introns else _usual_overlap(coding),
             gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
-            coding_base_cost=len(introns) / num_coding - 1 / gap,
+            coding_base_cost=len(introns) / num_coding - 1 / between,
             evidence=min(
                 _EVIDENCE, _EVIDENCE_OF_A_GENE * len(coding) / sum(b - a for a, b in map(_span, coding))
             ),
@@ -115,10 +126,11 @@ class Grammar:
         if not introns:
             return found
         lengths = intron_lengths(introns)
+        places = [_PLACES_OF_A_PAIR / len(set(ends)) for ends in zip(*found.splices, strict=True)]
         return replace(
             found,
-            intron_cost=math.log(num_coding / len(introns)) - 2 * math.log(_PLACES_OF_A_PAIR) + lengths.cost,
-            intron_base_cost=1 / lengths.mean - 1 / gap,
+            intron_cost=math.log(num_coding / len(introns)) - sum(map(math.log, places)) + lengths.cost,
+            intron_base_cost=1 / lengths.mean - 1 / between,
             intron_lengths=lengths.gains,
         )
 
@@ -137,6 +149,21 @@ def _first_and_last_codon(
     pieces = [Interval(span.sequence, s.start - span.start, s.end - span.start) for s in transcript.cds]
     coding = spliced(whole, pieces, strand)
     return None if len(coding) % 3 or len(coding) < 6 else (coding[:3], coding[-3:])
+
+
+def _introns(transcript: Transcript) -> list[Interval]:
+    """What lies between coding segments, but for shifts of the frame."""
+    spans = [
+        (min(a.end, b.end), max(a.start, b.start))
+        for a, b in zip(transcript.cds, transcript.cds[1:], strict=False)
+    ]
+    sequence, strand = transcript.interval.sequence, transcript.strand
+    return [Interval(sequence, a, b, strand) for a, b in spans if b - a >= _FEWEST_BASES_OF_INTRON]
+
+
+def _other_splices(introns: list[Interval], letters: Callable[[Interval], str]) -> tuple[str, ...]:
+    ends = Counter(f"{text[:2]}-{text[-2:]}" for text in (letters(intron).upper() for intron in introns))
+    return tuple(pair for pair in _OTHER_SPLICES if ends[pair] > max(1, _RARE * len(introns)))
 
 
 def _usual_overlap(coding: list[Transcript]) -> int:

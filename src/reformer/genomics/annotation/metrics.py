@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +101,19 @@ class ClassCounts:
         return float(np.trace(self.confusion)) / total if total else 0.0
 
 
-def gene_scores(true: Iterable[Gene], called: Iterable[Gene]) -> dict[str, Score]:
+def gene_scores(
+    true: Iterable[Gene], called: Iterable[Gene], lengths: Mapping[str, int] | None = None
+) -> dict[str, Score]:
     """Scores per coding gene, each by the transcript that counts (see `.classes`).
+
+    A gene that an end of its sequence cuts off is compared by what is left of it: there the last base of the
+    sequence stands for the stop or the start, and the frames must agree as well.
+
+    Args:
+        true: the true genes.
+        called: the called ones.
+        lengths: bases of the sequences, by which genes are told that an end may cut off; None where no such
+            genes are called.
 
     Returns:
         "exact structure": all coding segments are the same; "exact stop": the last coding base is; "exact
@@ -115,9 +127,55 @@ def gene_scores(true: Iterable[Gene], called: Iterable[Gene]) -> dict[str, Score
     pairs = [[t for t in labelled_transcripts(genes) if t.cds] for genes in (true, called)]
     scores = {}
     for name, key in matches.items():
-        wanted, found = ({key(transcript) for transcript in transcripts} for transcripts in pairs)
+        wanted, found = (
+            {(key(transcript), _frame_at_end(transcript, lengths)) for transcript in transcripts}
+            for transcripts in pairs
+        )
         scores[name] = Score(len(wanted & found), len(found), len(wanted))
     return scores
+
+
+def rna_gene_scores(
+    true: Iterable[Gene], called: Iterable[Gene], rna_types: Collection[str]
+) -> dict[str, Score]:
+    """Scores per RNA gene: called and true exons share more than half of the bases that either has.
+
+    Returns:
+        "RNA, half shared"; of a true gene that several records of the annotation have, one counts.
+    """
+    wanted, found = (
+        [t for t in labelled_transcripts(genes) if t.type in rna_types] for genes in (true, called)
+    )
+    by_place: dict[tuple[str, str], list[frozenset[tuple[int, int]]]] = defaultdict(list)
+    exons = {
+        (t.interval.sequence, t.strand, tuple(sorted((e.start, e.end) for e in t.exons))) for t in wanted
+    }
+    for sequence, strand, spans in sorted(exons):
+        by_place[sequence, strand].append(frozenset(spans))
+    num_right = 0
+    for transcript in found:
+        mine = frozenset((exon.start, exon.end) for exon in transcript.exons)
+        left = by_place[transcript.interval.sequence, transcript.strand]
+        best = max(left, key=lambda other: _shared(mine, other), default=None)
+        if best is not None and _shared(mine, best) > 0.5:
+            left.remove(best)  # each is found once
+            num_right += 1
+    return {"RNA, half shared": Score(num_right, len(found), len(exons))}
+
+
+def _shared(one: Collection[tuple[int, int]], other: Collection[tuple[int, int]]) -> float:
+    """Bases in both sets of spans by those in either."""
+    both = sum(max(min(b, d) - max(a, c), 0) for a, b in one for c, d in other)
+    return both / (sum(b - a for a, b in (*one, *other)) - both)
+
+
+def _frame_at_end(transcript: Transcript, lengths: Mapping[str, int] | None) -> int | None:
+    """Where codons begin, modulo 3, of a gene that an end of its sequence may cut off; else None."""
+    low, high = sorted(_ends(transcript))
+    if lengths is None or (low > 0 and high + 1 < lengths[transcript.interval.sequence]):
+        return None
+    first = transcript.cds[0]
+    return (first.end - first.phase if transcript.strand == "-" else first.start + first.phase) % 3
 
 
 def _structure(transcript: Transcript) -> tuple[Any, ...]:

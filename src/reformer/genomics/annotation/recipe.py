@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from reformer.genomics.annotation.classes import RNA_TYPES, ClassScheme, Kind
+from reformer.genomics.annotation.classes import RNA_TYPES, ClassScheme
 from reformer.genomics.base_encoding import ORF_LENGTHS, BaseEncoding
 from reformer.genomics.recipes import LabelFiles, LabelRecipe, check_label_files, load_over_packaged
 
@@ -22,9 +22,11 @@ class AnnotationSection(LabelFiles):
         train: annotations (GFF3, GTF, GenBank) of the sequences to train on; those without genes are
             intergenic.
         eval: annotations of the held-out sequences, by the names that `data.eval` has.
-        kinds: what is told apart, see `ClassScheme`.
+        kinds: what is told apart, the kind that wins on an overlap first, see `ClassScheme`.
         by_frame: whether coding bases have a class for each frame.
         rna_types: types of transcripts that are RNA genes.
+        features: classes of the user's: types of features by the name of the class.
+        by_strand: which of these have one class on each strand.
         kmer: bases that a token of the model stands for.
         orf_lengths: lengths of open reading frames that tokens tell apart, see `BaseEncoding`.
         starts: start codons of these.
@@ -33,9 +35,11 @@ class AnnotationSection(LabelFiles):
             `.relatives`: in training that of the other genomes, later that of all it was trained on.
     """
 
-    kinds: Annotated[list[Kind], Field(min_length=1)] = ["CDS", "RNA", "UTR", "intron"]
+    kinds: Annotated[list[str], Field(min_length=1)] = ["CDS", "RNA", "UTR", "intron"]
     by_frame: bool = True
     rna_types: list[str] = list(RNA_TYPES)
+    features: dict[str, list[str]] = {}
+    by_strand: list[str] = []
     kmer: Annotated[int, Field(ge=1, le=8)] = 3
     orf_lengths: list[Annotated[int, Field(ge=6)]] = list(ORF_LENGTHS)
     starts: list[Codon] = ["ATG"]
@@ -52,7 +56,13 @@ class AnnotationRecipe(LabelRecipe):
     def scheme(self) -> ClassScheme:
         """The classes."""
         section = self.annotation
-        return ClassScheme(tuple(section.kinds), section.by_frame, tuple(section.rna_types))
+        return ClassScheme(
+            tuple(section.kinds),
+            section.by_frame,
+            tuple(section.rna_types),
+            {name: tuple(types) for name, types in section.features.items()},
+            tuple(section.by_strand),
+        )
 
     @property
     def encoding(self) -> BaseEncoding:
@@ -69,7 +79,8 @@ def load_annotation_recipe(path: Path | None, overrides: Sequence[str] = ()) -> 
     try:
         recipe.scheme  # noqa: B018
     except ValueError as error:
-        raise recipe.error("annotation.kinds", str(error)) from error
+        key, _, _ = str(error).partition(" ")
+        raise recipe.error(f"annotation.{key.rstrip(':')}", str(error)) from error
     try:
         recipe.encoding  # noqa: B018
     except ValueError as error:

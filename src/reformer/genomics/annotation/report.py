@@ -22,6 +22,7 @@ from reformer.training.report_plots import STAND_IN, Plot, svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_NO_PLOT = "The plot of the tracks needs matplotlib: pip install 'reformer-torch[report]'"
 _SIZE_INCHES = (10.0, 4.0)
 _MAX_POINTS = 2000
 _COLOURS = {"CDS": "series-1", "exon": "series-1", "intron": "series-2", "RNA": "series-3", "UTR": "series-4"}
@@ -82,19 +83,24 @@ class Found:
     scores: Scores | None
 
 
-def write_annotation_report(path: Path, found: Found) -> None:
-    """Writes the page, whole or not at all; without matplotlib it has no plot."""
-    parts = [page.section("Summary", page.headline(found.facts))]
-    if found.region is not None and (plot := _try_plot(found)) is not None:
+def write_annotation_report(path: Path, found: Found) -> str | None:
+    """Writes the page, whole or not at all; what it says where it lacks its plot, for want of matplotlib."""
+    plot = None if found.region is None else _try_plot(found)
+    note = _NO_PLOT if found.region is not None and plot is None else None
+    parts = [page.paragraph(note, "note")] if note else []
+    parts.append(page.section("Summary", page.headline(found.facts)))
+    if found.region is not None and plot is not None:
         caption = (
-            "Above the line probabilities on +, below it on -. Boxes are exons, tall ones what codes, low "
-            "ones UTR and RNA genes; those of genes on - hang below their row's line, and the point of a "
-            "gene is its 3' end. Of a gene with several transcripts the one with most coding bases is shown."
+            "Above the line probabilities on +, below it on -, those of a class without strands on both "
+            "sides. Boxes are exons, tall ones what codes, low ones UTR and RNA genes; those of genes on - "
+            "hang below their row's line, and the point of a gene is its 3' end. Of a gene with several "
+            "transcripts the one with most coding bases is shown."
         )
         parts.append(page.section(_place(found.region.interval), page.figure(*plot, caption)))
     if found.scores is not None:
         parts += [_class_table(found.scores), _gene_table(found.scores)]
     write_text_atomically(path, page.page(found.title, "".join(parts)))
+    return note
 
 
 def _try_plot(found: Found) -> Plot | None:
@@ -108,20 +114,20 @@ def _try_plot(found: Found) -> Plot | None:
 
 def track_plot(scheme: ClassScheme, region: Region, called: list[Gene], true: list[Gene] | None) -> Plot:
     """Draws the probabilities of classes by strand, and the genes above them."""
-    kinds = [kind for kind in scheme.kinds if kind in _COLOURS]
-    legend = [LegendEntry(kind, _COLOURS[kind]) for kind in kinds]
+    colours = _colours(scheme)
+    legend = [LegendEntry(kind, colour) for kind, colour in colours.items()]
     start, end = region.interval.start, region.interval.end
     per_point = -(-(end - start) // _MAX_POINTS)
     edges = np.arange(start, end, per_point)
 
     def draw(axes: Axes) -> None:
-        for kind in kinds:
+        for kind, colour in colours.items():
             for strand, sign in (("+", 1), ("-", -1)):
-                numbers = list(scheme.coarse[f"{kind}{strand}"])
+                numbers = list(scheme.coarse.get(f"{kind}{strand}") or scheme.coarse[kind])
                 track = region.probabilities[:, numbers].sum(axis=1, dtype=np.float64)
                 sums = np.add.reduceat(track, edges - start)
                 means = sign * sums / np.diff(np.append(edges, end))
-                axes.fill_between(edges, means, step="post", color=STAND_IN[_COLOURS[kind]], alpha=0.45, lw=0)
+                axes.fill_between(edges, means, step="post", color=STAND_IN[colour], alpha=0.45, lw=0)
         rows = [("called", called, _CALLED)] + ([] if true is None else [("annotated", true, _TRUE)])
         for name, genes, height in rows:
             axes.axhline(height, color=STAND_IN["muted"], linewidth=0.6)
@@ -138,6 +144,13 @@ def track_plot(scheme: ClassScheme, region: Region, called: list[Gene], true: li
         axes.xaxis.set_major_formatter(lambda value, _: format_count(value))
 
     return svg("tracks", f"Tracks over {_place(region.interval)}", draw, _SIZE_INCHES), legend
+
+
+def _colours(scheme: ClassScheme) -> dict[str, str]:
+    """Those of kinds; classes of features have what these leave, then grey."""
+    used = [_COLOURS[kind] for kind in scheme.kinds if kind in _COLOURS]
+    left = iter([colour for colour in dict.fromkeys(_COLOURS.values()) if colour not in used])
+    return {kind: _COLOURS.get(kind) or next(left, "muted") for kind in scheme.kinds}
 
 
 def _draw_genes(axes: Axes, genes: list[Gene], region: Interval, height: float, *, with_names: bool) -> None:
@@ -208,7 +221,12 @@ def _gene_table(scores: Scores) -> str:
     if not scores.genes:
         return ""
     rows = [(name, *_figures(score), _count(score)) for name, score in scores.genes.items()]
-    return page.section("Genes", page.table(("match", "precision", "recall", "F1", "true genes"), rows))
+    caption = (
+        "Of a gene that an end of its sequence cuts off, the last base counts as its stop or start. An RNA "
+        "gene is found where it and a called one share more than half of the bases that either has."
+    )
+    table = page.table(("match", "precision", "recall", "F1", "true genes"), rows)
+    return page.section("Genes", page.paragraph(caption, "caption") + table)
 
 
 def _figures(score: Score) -> tuple[str, str, str]:

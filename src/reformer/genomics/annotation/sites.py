@@ -41,11 +41,10 @@ def sites(
         for (_, end), (start, _) in pairwise(spans(transcript.exons)):
             found["donor"].add(end)
             found["acceptor"].add(start)
-    splicing = (grammar.donor,) if grammar.donor else ()
-    words: dict[Site, tuple[str, ...]] = {
-        "start": grammar.starts,
-        "donor": splicing,
-        "acceptor": (grammar.acceptor,) if splicing else (),
+    words: dict[Site, set[str]] = {
+        "start": set(grammar.starts),
+        "donor": {donor for donor, _ in grammar.splices},
+        "acceptor": {acceptor for _, acceptor in grammar.splices},
     }
     result: dict[Site, tuple[Places, Places]] = {}
     for site, texts in words.items():

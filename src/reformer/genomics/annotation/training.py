@@ -20,6 +20,7 @@ from reformer.genomics.annotation.data import AnnotationData, LabelledSequences
 from reformer.genomics.annotation.grammar import Grammar
 from reformer.genomics.annotation.metrics import ClassCounts
 from reformer.genomics.annotation.relatives import num_features
+from reformer.genomics.annotation.runs import shortest_runs
 from reformer.genomics.base_encoding import (
     BaseEncoding,
     anchored_complement,
@@ -98,6 +99,7 @@ class AnnotationTask:
             recipe.encoding,
             grammar := _grammar(recipe.scheme, labelled),
             relatives=data.relatives,
+            shortest_runs=shortest_runs(recipe.scheme, labelled.genes, labelled.features),
         )
         if grammar is not None:
             settings = replace(
@@ -126,12 +128,14 @@ class AnnotationBatches(TrainingBatches):
     ) -> None:
         super().__init__(sequences.array, stages, seed, items_per_step, other_strand=other_strand)
         self._sequences, self._scheme, self._encoding = sequences, scheme, encoding
-        records = [sequences.array.window(record.start, record.length) for record in sequences.array.records]
-        self._frames = np.concatenate([encoding.frames(record) for record in records])
+        self._frames = np.empty(len(sequences.array), dtype=np.uint8)
         # Those of the other strand, each record's from its own 5' end, so at the places of its mirror image.
-        self._other_frames = self._frames[:0]
-        if other_strand:
-            self._other_frames = np.concatenate([encoding.frames(reverse_complement(r)) for r in records])
+        self._other_frames = np.empty_like(self._frames if other_strand else self._frames[:0])
+        for _, start, length in sequences.array.records:
+            tokens, here = sequences.array.window(start, length), slice(start, start + length)
+            self._frames[here] = encoding.frames(tokens)
+            if other_strand:
+                self._other_frames[here] = encoding.frames(reverse_complement(tokens))
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """Returns `input_ids` and `labels`, both int64 [batch, length].

@@ -114,7 +114,17 @@ def _gene(sequence: str, name: str, features: list[Any]) -> Gene | None:
         return None
     around = span(_intervals(sequence, genes[0]) if genes else [t.interval for t in transcripts])
     kind = "pseudogene" if genes and {"pseudo", "pseudogene"} & genes[0].qualifiers.keys() else "gene"
-    return Gene(name, kind, around, tuple(transcripts), _first((genes or features)[0], "gene"))
+    symbol = _first((genes or features)[0], "gene")
+    return Gene(
+        name, kind, around, tuple(transcripts), symbol, _partial(genes[0]) if genes else (False, False)
+    )
+
+
+def _partial(feature: Any) -> tuple[bool, bool]:
+    """Whether a feature goes on to its left, "<1", and to its right, ">9"."""
+    ends = feature.location.start, feature.location.end
+    before, after = (type(end).__name__ in ("BeforePosition", "AfterPosition") for end in ends)
+    return before, after
 
 
 def _transcript(

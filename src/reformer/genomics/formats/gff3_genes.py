@@ -115,4 +115,8 @@ class _Tree:
         made = tuple(transcript.transcript("transcript") for transcript in parts.values())
         if node is None:
             return Gene(name, "gene", made[0].interval, made)
-        return Gene(name, node.type, node.interval, made, node.first("gene") or node.first("Name"))
+        symbol, partial = (
+            node.first("gene") or node.first("Name"),
+            ("start_range" in node.attributes, "end_range" in node.attributes),
+        )
+        return Gene(name, node.type, node.interval, made, symbol, partial)
