@@ -121,7 +121,7 @@ def test_rna_genes_utr_and_features_are_written(tmp_path):
     settings.write(tmp_path)
     annotator = Annotator(None, AnnotationSettings.read(tmp_path))
     assert annotator.settings == settings
-    annotator.probabilities = lambda tokens, both_strands: rows.copy()
+    annotator.probabilities = lambda tokens, both_strands, brought_over: rows.copy()
     (tmp_path / "out").mkdir()
     annotate_genome(annotator, array, tmp_path / "out", tracks=False)
     features = list(read_gff3(tmp_path / "out" / "genes.gff3"))

@@ -14,7 +14,7 @@ from reformer.genomics.coordinates import reverse_complement
 from reformer.genomics.genes import spliced
 
 SCHEME = ClassScheme(kinds=("CDS", "intron"))
-TIGHT = Grammar(min_intron=4, gene_cost=1.0, intron_cost=0.5, evidence=1.0)
+TIGHT = Grammar(min_intron=4, gene_cost=1.0, intron_cost=-3.0, evidence=1.0)
 
 FULL = replace(
     TIGHT,
@@ -77,13 +77,31 @@ def signal_nats(letters, strand, exons, signals):
     return sum(float(signals.scores(site, codes, np.array([at]))[0]) for site, at in sites)
 
 
+def draw(generator, concentration, length):
+    """Probabilities of classes of which all but the coding ones are rarer: together they are no gene."""
+    alphas = np.full(len(SCHEME.names), float(concentration))
+    alphas[0] /= 20
+    alphas[7:] /= 2
+    return generator.dirichlet(alphas, length)
+
+
+def log_of_no_gene(probabilities, grammar):
+    """Of what is not coding: introns are in untranslated regions too."""
+
+    def outside(shares):
+        return shares[..., 0] + shares[..., 7:].sum(axis=-1)
+
+    prior = outside(np.array(grammar.class_shares)) if grammar.class_shares else 1.0
+    return np.log(np.maximum(outside(probabilities), 1e-6) / prior)
+
+
 def best_path(letters, probabilities, grammar, coding=None, signals=None):
     """The score and genes of the best legal path, by trying every gene at every place."""
     shares = np.array(grammar.class_shares or np.ones(len(SCHEME.names)))
     logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6) / shares)
     if coding is not None:
         logs[:, 1:7] += coding.by_place(base_codes(letters.encode()))  # "CDS+0" to "CDS-2"
-    no_gene = grammar.evidence * np.log(np.maximum(probabilities[:, 0], 1e-6) / shares[0])
+    no_gene = grammar.evidence * log_of_no_gene(probabilities, grammar)
     n = len(letters)
     genes = [("+", exons) for exons in legal_genes(letters, grammar)]
     genes += [
@@ -119,7 +137,7 @@ def best_path(letters, probabilities, grammar, coding=None, signals=None):
 def test_evidence_weighs_probabilities_against_costs():
     generator = np.random.default_rng(3)
     letters = "".join(generator.choice(list("ACGT"), 60))
-    probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.3), len(letters))
+    probabilities = draw(generator, 0.3, len(letters))
     for evidence in (1.0, 0.3, 0.1):
         grammar = Grammar(min_intron=4, gene_cost=0.2, intron_cost=0.1, evidence=evidence)
         (_, genes), _ = best_path(letters, probabilities, grammar)
@@ -144,10 +162,10 @@ def test_the_path_is_the_best_of_all_legal_ones(seed, grammar, coding, signals):
     words = ["ATG", "TAA", "GT", "AG", "CAT", "TTA", "CT", "AC", "TGA", "A", "C", "G", "T", "TCA"]
     letters = "".join(generator.choice(words, 26))[:60]
     concentration = generator.choice([0.3, 1.0, 3.0])
-    probabilities = generator.dirichlet(np.full(len(SCHEME.names), concentration), len(letters))
+    probabilities = draw(generator, concentration, len(letters))
     (score, genes), _ = best_path(letters, probabilities, grammar, coding, signals)
     found = call(letters, probabilities, grammar, coding=coding, signals=signals)
-    no_gene = np.log(np.maximum(probabilities[:, 0], 1e-6) / (grammar.class_shares or [1.0])[0]).sum()
+    no_gene = log_of_no_gene(probabilities, grammar).sum()
     assert no_gene + sum(gene.score for gene in found) == pytest.approx(score)
     assert [(gene.strand, gene.exons) for gene in found] == genes
 
@@ -159,7 +177,7 @@ def test_splices_pair_donors_with_their_own_acceptors():
         letters = "".join(
             generator.choice(["ATG", "TAA", "CAT", "TTA", "GC", "AT", "AG", "AC", "GT", "CT"], 60)
         )
-        probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.3), len(letters))
+        probabilities = draw(generator, 0.3, len(letters))
         for gene in call(letters, probabilities, replace(MANY_SPLICES, gene_cost=0.0)):
             (transcript,) = gene.gene("s", "g").transcripts
             for intron in transcript.introns:
@@ -176,7 +194,7 @@ def test_the_cases_above_hold_genes_of_both_strands_and_introns():
         words = ["ATG", "TAA", "GT", "AG", "CAT", "TTA", "CT", "AC", "TGA", "A", "C", "G", "T", "TCA"]
         letters = "".join(generator.choice(words, 26))[:60]
         concentration = generator.choice([0.3, 1.0, 3.0])
-        probabilities = generator.dirichlet(np.full(len(SCHEME.names), concentration), len(letters))
+        probabilities = draw(generator, concentration, len(letters))
         for gene in call(letters, probabilities):
             seen.add((gene.strand, len(gene.exons) > 1))
     assert seen == {("+", False), ("-", False), ("+", True), ("-", True)}
@@ -186,12 +204,12 @@ def test_the_cases_above_hold_genes_of_both_strands_and_introns():
 def random_case():
     generator = np.random.default_rng(0)
     letters = "".join(generator.choice(list("ACGT"), 20_000))
-    return letters, generator.dirichlet(np.full(len(SCHEME.names), 0.5), len(letters))
+    return letters, draw(generator, 0.5, len(letters))
 
 
 def test_every_called_gene_is_legal(random_case):
     letters, probabilities = random_case
-    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1, evidence=1.0)
+    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=-20.0, evidence=1.0)
     genes = call(letters, probabilities, grammar)
     assert len(genes) > 50
     assert any(len(gene.exons) > 1 for gene in genes)
@@ -259,6 +277,7 @@ def test_coding_must_be_among_the_classes():
 def best_gain_with_overlaps(letters, probabilities, grammar):
     """The nats that the best chain of genes brings in, neighbours of which overlap as far as they may."""
     logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6))
+    no_gene = grammar.evidence * log_of_no_gene(probabilities, grammar)
     n = len(letters)
     genes = [(exons[0], "+") for exons in legal_genes(letters, grammar)]
     genes += [
@@ -272,7 +291,7 @@ def best_gain_with_overlaps(letters, probabilities, grammar):
         called = CalledGene(strand, (span,), 0.0).gene("s", "g")
         labels = label_bases(SCHEME, [called], {"s": n})["s"][slice(*span)]
         rows = logs[slice(*span)]
-        return (rows[np.arange(len(rows)), labels] - rows[:, 0]).sum() - grammar.gene_cost
+        return (rows[np.arange(len(rows)), labels] - no_gene[slice(*span)]).sum() - grammar.gene_cost
 
     totals = []
     for (start, end), strand in genes:
@@ -292,7 +311,7 @@ def test_neighbours_overlap_as_far_as_they_may(seed, min_gene):
     generator = np.random.default_rng(seed)
     words = ["ATG", "TAA", "CAT", "TTA", "ATGA", "TCAT", "TAATG", "CATTA", "TGA", "A", "C", "G", "TCA"]
     letters = "".join(generator.choice(words, 30))[:80]
-    probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.5), len(letters))
+    probabilities = draw(generator, 0.5, len(letters))
     gains = []
     for max_overlap in (0, 4, 12):
         grammar = Grammar(donor=None, gene_cost=0.2, evidence=0.3, max_overlap=max_overlap, min_gene=min_gene)
@@ -312,7 +331,7 @@ def test_some_of_these_genes_overlap_on_either_strand():
         generator = np.random.default_rng(seed)
         words = ["ATG", "TAA", "CAT", "TTA", "ATGA", "TCAT", "TAATG", "CATTA", "TGA", "A", "C", "G", "TCA"]
         letters = "".join(generator.choice(words, 30))[:80]
-        probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.5), len(letters))
+        probabilities = draw(generator, 0.5, len(letters))
         grammar = Grammar(donor=None, gene_cost=0.2, evidence=0.3, max_overlap=12)
         for left, right in itertools.pairwise(call(letters, probabilities, grammar)):
             if left.exons[0][1] > right.exons[0][0]:
@@ -371,7 +390,7 @@ def test_introns_may_go_on_beyond_the_ends(on_other_strand):
     probabilities[np.arange(len(letters)), classes] = 0.9
     if on_other_strand:
         letters, probabilities = reverse_complement(letters), probabilities[::-1][:, SCHEME.other_strand]
-    no_gene = 1 - probabilities[:, 1:].sum(axis=1)
+    no_gene = 1 - probabilities[:, 1:7].sum(axis=1)
     expected = np.log(0.9 / no_gene).sum() - TIGHT.intron_cost
     assert open_score(letters, probabilities, TIGHT) == pytest.approx(expected)
     assert call(letters, probabilities) == []
@@ -389,7 +408,7 @@ def test_genes_of_open_ends_are_the_best_path(seed):
     generator = np.random.default_rng(seed)
     words = ["ATG", "TAA", "GT", "AG", "CAT", "TTA", "CT", "AC", "TGA", "A", "C", "G", "T", "TCA", "GCTGAA"]
     letters = "".join(generator.choice(words, 60))
-    probabilities = generator.dirichlet(np.full(len(SCHEME.names), 0.3), len(letters))
+    probabilities = draw(generator, 0.3, len(letters))
     grammar = replace(FULL, gene_cost=0.3, evidence=0.5)
     genes = call_open(letters, probabilities, grammar, CODING, SIGNALS)
     decoder = GeneDecoder(SCHEME, grammar, CODING, SIGNALS, open_ends=True, free_start=False)

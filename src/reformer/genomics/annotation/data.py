@@ -84,7 +84,7 @@ class LabelledSequences:
                     kept.append(feature)
                 else:
                     other_types.add(feature.type)
-            names = {one.interval.sequence for one in (*found, *kept)}
+            names = {gene.interval.sequence for gene in found} | {one.interval.sequence for one in kept}
             check_names(names, file, by_name, array.sources[0].path)
             genes += found
             features += kept

@@ -77,7 +77,9 @@ def base_codes(letters: bytes) -> Ints:
 def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], first: int) -> Floats:
     """Nats of each base in each state, ``[bases, NUM_STATES]``.
 
-    Where introns have no class, they are labelled as what lies between genes, and so they are scored.
+    Introns lie in untranslated regions too, outside of all that is called, and so they speak for no gene as
+    much as for a gene's intron. Where they have no class, they are labelled as what lies between genes, and
+    scored like it.
 
     Args:
         scheme: the classes.
@@ -86,7 +88,8 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
     """
     frame_of = np.arange(first, first + len(probabilities))
     scores = np.empty((len(probabilities), NUM_STATES))
-    scores[:, NO_GENE] = 1 - probabilities[:, list(scheme.in_genes)].sum(axis=1, dtype=np.float64)
+    coding = [number for number, name in enumerate(scheme.names) if name.startswith("CDS")]
+    scores[:, NO_GENE] = 1 - probabilities[:, coding].sum(axis=1, dtype=np.float64)
     has_introns = "intron" in scheme.kinds
     for s, strand in enumerate(STRANDS):
         by_place = [scheme.names.index(_class(scheme, strand, place)) for place in range(3)]
