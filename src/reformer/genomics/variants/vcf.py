@@ -6,7 +6,6 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
@@ -127,8 +126,7 @@ def write_scored_variants(
             longest = max(longest, _last_base(variant, columns))
             yield variant
 
-    with ExitStack() as stack:
-        partial = stack.enter_context(atomic_file(path))
+    with atomic_file(path) as partial:
         # Lines are copied as text: pysam's own records gain an INFO/END that no header declares.
         with pysam.BGZFile(str(partial), "wb") as out:
             for line in [*header, *declarations, names]:
@@ -143,8 +141,8 @@ def write_scored_variants(
         index, other = Path(f"{path}.tbi"), Path(f"{path}.csi")
         if needs_csi := longest > _LONGEST_IN_TBI:
             index, other = other, index
-        partial_index = stack.enter_context(atomic_file(index))
-        pysam.tabix_index(str(partial), preset="vcf", force=True, index=str(partial_index), csi=needs_csi)
+        with atomic_file(index) as partial_index:
+            pysam.tabix_index(str(partial), preset="vcf", force=True, index=str(partial_index), csi=needs_csi)
     other.unlink(missing_ok=True)  # of an earlier file of this name
 
 
