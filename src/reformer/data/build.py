@@ -145,12 +145,12 @@ def _write(
     with _writer(folder, kinds[0] != "text", lower_case) as writer:
         for source, kind in zip(sources, kinds, strict=True):
             reader = SourceReader(source, on_read)
-            if kind == "text":
-                read_text(reader.blocks(), source.path, writer)
-            else:
-                blocks: Iterable[bytes] = reader.blocks()
-                blocks = genbank_as_fasta(blocks, source.path) if kind == "GenBank" else blocks
-                read_fasta(blocks, source.path, nucleotide_table(lower_case), writer)
+            with closing(reader.blocks()) as blocks:
+                if kind == "text":
+                    read_text(blocks, source.path, writer)
+                else:
+                    fasta = genbank_as_fasta(blocks, source.path) if kind == "GenBank" else blocks
+                    read_fasta(fasta, source.path, nucleotide_table(lower_case), writer)
             source.check_unchanged()
             read.append(Source(str(source.path), source.size, source.mtime_ns, reader.sha256.hexdigest()))
         writer.finish(tuple(read))

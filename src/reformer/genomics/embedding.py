@@ -177,7 +177,7 @@ class Embedder:
     def _long_mean(self, stretch: Stretch, on_bases: Callable[[int], None]) -> Vectors:
         """One strand after the other, so that only the vectors of one window are in memory."""
         length, strands = len(stretch.interval), (False, True) if self._both_strands else (False,)
-        sums = np.float64(0)
+        sums = np.zeros(1)
         for start, end, inner in WINDOWS.of(length):
             for other_strand in strands:
                 (found,) = self._pass([self._ids(stretch.part(start, end), other_strand)], "per-base")

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -58,15 +59,14 @@ class Genome:
 
     def _open(self, pysam: Any, source: SourceFile) -> Any:
         path, folder = source.path, Path(self._folder.name)
-        blocks = SourceReader(source, lambda _: None).blocks()
-        first = next(blocks)
-        if begins_like_genbank(first):
-            path = _write(_bare(genbank_as_fasta(chain([first], blocks), path)), folder / "genome.fa")
-        elif not first.lstrip().startswith(b">"):
-            raise UserError(f'{path}, line 1: not FASTA: expected a line that starts with ">"')
-        elif _is_gzip(path) and not _is_bgzf(path):
-            path = _write(chain([first], blocks), folder / "genome.fa")
-        blocks.close()
+        with closing(SourceReader(source, lambda _: None).blocks()) as blocks:
+            first = next(blocks)
+            if begins_like_genbank(first):
+                path = _write(_bare(genbank_as_fasta(chain([first], blocks), path)), folder / "genome.fa")
+            elif not first.lstrip().startswith(b">"):
+                raise UserError(f'{path}, line 1: not FASTA: expected a line that starts with ">"')
+            elif _is_gzip(path) and not _is_bgzf(path):
+                path = _write(chain([first], blocks), folder / "genome.fa")
         index, positions = Path(f"{path}.fai"), Path(f"{path}.gzi")
         needed = [index, positions] if _is_gzip(path) else [index]
         if not all(file.exists() and file.stat().st_mtime_ns >= source.mtime_ns for file in needed):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any, cast
@@ -52,8 +53,14 @@ def read_genbank(path: str | os.PathLike[str]) -> Iterator[GenBankRecord]:
     """
     seqio = require("Bio.SeqIO", "to read GenBank")
     source = SourceFile.at(path)
-    blocks = SourceReader(source, lambda _: None).blocks()
-    for name, line, text in genbank_annotations(blocks, source.path):
+    with closing(SourceReader(source, lambda _: None).blocks()) as blocks:
+        yield from _records(genbank_annotations(blocks, source.path), source, seqio)
+
+
+def _records(
+    texts: Iterable[tuple[str, int, str]], source: SourceFile, seqio: Any
+) -> Iterator[GenBankRecord]:
+    for name, line, text in texts:
         where = f"{source.path}, line {line}, record {name!r}"
         try:
             with warnings.catch_warnings(action="ignore"):  # what it does not understand is looked for below
