@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks import bacteria
-from reformer.genomics.formats.genbank import GenBankRecord
+from tests.genomics.test_genes import GENBANK
 
 LETTERS = "GTGAAATAG" + "C" * 11 + "CTATTTCAT" + "A" * 11 + "ATGAAAAAATAA" + "G" * 8
 
@@ -13,7 +13,7 @@ def gene(start: int, end: int, strand: str):
 @pytest.fixture
 def data() -> bacteria.Data:
     cut = gene(40, 49, "+")  # has no stop codon
-    record = GenBankRecord("c", LETTERS, (gene(0, 9, "+"), gene(20, 29, "-"), cut), ())
+    record = bacteria.Contig("c", LETTERS, (gene(0, 9, "+"), gene(20, 29, "-"), cut), "")
     return bacteria.Data([], [record])
 
 
@@ -27,9 +27,17 @@ def test_only_whole_genes_count(data: bacteria.Data) -> None:
     assert found["genes"]["exact start and stop"]["f1"] == 0.5
 
 
-def test_files_of_records_are_read_back(data: bacteria.Data, tmp_path) -> None:
-    from reformer.genomics.formats.annotation import read_genes
-
-    genome, genes = bacteria._write(data.test, tmp_path)
-    assert genome.read_text() == f">c\n{LETTERS}\n"
-    assert [one.interval for one in read_genes(genes)] == [one.interval for one in data.test[0].genes]
+def test_contigs_are_written_as_they_were_read(tmp_path) -> None:
+    """What is trained on is the file's own text, of some of its records."""
+    (tmp_path / "x.gbk").write_bytes(
+        GENBANK + GENBANK.replace(b"c.1", b"d.1").replace(b"acgtacgtac\n//", b"acgtacgt\n//")
+    )
+    data = bacteria.open_data(tmp_path / "x.gbk")
+    assert [[contig.name for contig in contigs] for contigs in (data.train, data.test)] == [
+        ["c.1", "d.1"],
+        [],
+    ]
+    path = bacteria.write_genbank(data.train[1:], tmp_path / "train" / "d.gbk")
+    (again,) = bacteria.open_data(path).train
+    assert again == data.train[1]
+    assert (again.letters, len(again.genes)) == ("ACGT" * 7, 2)

@@ -264,7 +264,7 @@ def refused_sources(folder: Path) -> dict[str, tuple[list[Path], str]]:
         [folder / "good.fa", folder / "good.fa"],
         f"{folder}/good.fa, line 1: duplicate record name 'a' .record 1 has it.; expected every name once",
     )
-    cases["none"] = ([], "no source files: expected at least one FASTA or text file")
+    cases["none"] = ([], "no source files: expected at least one FASTA, GenBank or text file")
     return cases
 
 

@@ -13,6 +13,7 @@ from reformer.genomics import embedding
 from reformer.genomics.coordinates import Interval, reverse_complement
 from reformer.genomics.embedding import Embedder, Stretch, stretches, write_embeddings
 from reformer.genomics.genome import Genome
+from reformer.genomics.windows import Windows
 from tests.models.small_models import build
 from tests.training.conftest import write_fasta
 
@@ -132,8 +133,25 @@ def test_what_cannot_be(genome, write, bed, window, step, message):
         list(stretches(genome, regions, window, step))
 
 
-def test_a_sequence_too_long_for_one_pass(genome, monkeypatch):
-    monkeypatch.setattr(embedding, "MAX_LENGTH", 299)
-    with pytest.raises(UserError, match="'record0' has 300 bases: expected at most 299 in one pass"):
-        list(stretches(genome))
-    assert len(list(stretches(genome, window=299))) == 3
+@pytest.mark.parametrize("pooling", ["mean", "last", "per-base"])
+@pytest.mark.parametrize("both", [False, True])
+def test_windows_of_a_long_sequence_give_what_one_pass_gives(tmp_path, write, monkeypatch, pooling, both):
+    """Where the model sees no further than windows overlap: two chunks of 8 bases."""
+    model = build(ReformerForCausalLM, vocab_size=9, attn_layers=["local"])
+    region = write("r.bed", b"record0\t8\t216\tx\t0\t-\n")
+    with Genome(write_fasta(tmp_path / "long.fa", 224, 24)) as genome:
+        embedder = Embedder(model, genome, "fold", pooling, both)
+        expected = [rows(embedder, list(stretches(genome, where))) for where in (None, region)]
+        monkeypatch.setattr(embedding, "WINDOWS", Windows(64, 16))
+        monkeypatch.setattr(embedding, "_TOKENS_PER_BATCH", 64)
+        bases = []
+        for where, table in zip((None, region), expected, strict=True):
+            found = list(embedder.rows(stretches(genome, where), bases.append))
+            for name in ("name", "sequence", "strand"):
+                assert list(chain(*(batch[name] for batch in found))) == table[name]
+            for name in ("start", "end"):
+                assert np.concatenate([batch[name] for batch in found]).tolist() == table[name].tolist()
+            vectors = np.concatenate([batch["embedding"] for batch in found])
+            np.testing.assert_allclose(vectors, table["embedding"], atol=2e-5)
+            assert vectors.dtype == np.float32
+    assert sum(bases) == 224 + 24 + 208

@@ -11,7 +11,9 @@ import sys
 import numpy as np
 import reformer.genomics.formats.tables as tables
 from reformer.genomics.formats.bed import Region, read_bed, write_bed
+from reformer.data.build import build_token_array
 from reformer.genomics.coordinates import Interval
+from reformer.genomics.formats.genbank import read_genbank
 from reformer.genomics.formats.features import Feature
 from reformer.genomics.genome import Genome
 from reformer.genomics.formats.gff3 import read_gff3, write_gff3
@@ -40,6 +42,16 @@ elif kind == "vcf":
 elif kind == "bigwig":
     blocks = (("c", i * 1000, rng.normal(size=1000)) for i in range(size // 40))
     write_bigwig(folder + "a.bw", {"c": size * 25}, blocks)
+elif kind == "genbank":
+    with open(folder + "a.gb", "w") as file:
+        file.write("LOCUS       c  9 bp DNA linear BCT 01-JAN-2020\nACCESSION   c\nVERSION     c\nORIGIN\n")
+        bases = " ".join(["acgttgcaac"] * 6)
+        file.writelines(f"{i * 60 + 1:>9} {bases}\n" for i in range(size * 4))
+        file.write("//\n")
+    with Genome(folder + "a.gb") as genome:
+        assert sum(len(genome.letters(Interval("c", i, i + 50))) for i in range(0, size, 100)) == size // 2
+    assert [record.name for record in read_genbank(folder + "a.gb")] == ["c"]
+    assert len(build_token_array(folder + "a.gb", folder + "cache")) == size * 240
 elif kind == "fasta":
     with open(folder + "a.fa", "w") as file:
         file.write(">c\n")
@@ -56,7 +68,7 @@ print(int(peak.split()[1]) // 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gff3", "bed", "vcf", "bigwig", "fasta", "parquet", "hdf5"])
+@pytest.mark.parametrize("kind", ["gff3", "bed", "vcf", "bigwig", "genbank", "fasta", "parquet", "hdf5"])
 def test_peak_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
     peaks_mib = []
     for size in (20_000, 400_000):

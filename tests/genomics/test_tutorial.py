@@ -18,9 +18,13 @@ from reformer.genomics.formats.proteins import read_proteins
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial-genomics.md"
 
 
+def blocks(language: str) -> list[str]:
+    text = PAGE.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
 def commands() -> str:
-    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return "set -euo pipefail\n" + "".join(blocks)
+    return "set -euo pipefail\n" + "".join(blocks("sh"))
 
 
 def test_every_command_and_option_of_the_page_is_one_that_there_is() -> None:
@@ -40,6 +44,22 @@ def test_every_command_and_option_of_the_page_is_one_that_there_is() -> None:
         ).stdout
         for word in words:
             assert not word.startswith("--") or word in shown, (names, word)
+
+
+def test_the_python_of_the_page_runs(tmp_path: Path, yeast_folder: Path) -> None:
+    (copies,) = [block for block in blocks("sh") if "cp " in block]
+    copying = "\n".join(line for line in copies.splitlines() if line.startswith(("DATA=", "cp ")))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", copying], cwd=tmp_path, env=os.environ | {"PATH": path}, check=True)
+    (code,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "Interval(sequence='NC_079272.1', start=63298, end=64801, strand='+') ATGTCTAGATTA MSRL",
+        "4 introns",
+    ]
+    with open(tmp_path / "introns.bed") as file:
+        assert [len(line.split("\t")) for line in file] == [6] * 4
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="FASTA or text files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="FASTA, GenBank or text files.")],
     length: Annotated[
         int | None, typer.Option(help="Tokens per window; whole records by default.", show_default=False)
     ] = None,

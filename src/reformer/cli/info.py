@@ -10,7 +10,8 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="PATH", help="A model, checkpoint, run or token array folder, or a FASTA or text file."
+            metavar="PATH",
+            help="A model, checkpoint, run or token array folder, or a FASTA, GenBank or text file.",
         ),
     ],
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from reformer.data.fasta import LETTERS, read_fasta
+from reformer.data.genbank import GENBANK_SUFFIXES, begins_like_genbank, genbank_as_fasta
 from reformer.data.nucleotides import nucleotide_table
 from reformer.data.sources import SourceFile, SourceReader
 from reformer.data.text import read_text
@@ -24,6 +25,7 @@ from reformer.data.writer import TokenArrayWriter
 from reformer.errors import UserError
 
 SourceFormat = Literal["auto", "fasta", "text"]
+Kind = Literal["FASTA", "GenBank", "text"]
 Progress = Callable[[int, int], None]
 
 _FASTA_SUFFIXES = {".fa", ".fasta", ".fna", ".ffn", ".frn", ".faa", ".fas"}
@@ -39,21 +41,23 @@ def build_token_array(
     lower_case: LowerCase = "fold",
     progress: Progress | None = None,
 ) -> TokenArray:
-    """Turns FASTA or text files into one token array, or opens the one that was built before.
+    """Turns FASTA, GenBank or text files into one token array, or opens the one that was built before.
 
     The array lies in a folder of `cache_dir` whose name derives from the files' absolute paths, sizes and
     modification times and from the arguments; while these are the same, the sources are not read again. It
     is built under a temporary name and renamed, so it is whole or absent, and processes that build the same
     array at the same time all get it. Memory does not grow with the size of the sources.
 
-    FASTA files become nucleotide tokens, by the rule of `reformer.data.nucleotides`, one record per
-    sequence, named by the first word of its header. Text files become byte tokens, one record per file,
-    named by the file's stem. Both may be gzip or BGZF. Record names are unique within an array.
+    FASTA and GenBank files become nucleotide tokens, by the rule of `reformer.data.nucleotides`, one record
+    per sequence, named by the first word of its header, or its accession with version. Text files become
+    byte tokens, one record per file, named by the file's stem. Both may be gzip or BGZF. Record names are
+    unique within an array.
 
     Args:
         paths: one file or several; their records follow each other in this order.
         cache_dir: made if it does not exist.
-        format: "auto" takes files whose first character other than white space is ">" for FASTA.
+        format: "auto" takes files whose first character other than white space is ">" for FASTA, and those
+            that begin with "LOCUS" for GenBank; "fasta" means either.
         lower_case: "fold" drops the case of nucleotides; "keep" gives lower case tokens of its own.
         progress: called with bytes read so far and bytes to read, both as on disk.
 
@@ -66,7 +70,7 @@ def build_token_array(
     """
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths:
-        raise UserError("no source files: expected at least one FASTA or text file")
+        raise UserError("no source files: expected at least one FASTA, GenBank or text file")
     if format not in get_args(SourceFormat):
         raise UserError(f'format is {format!r}: expected "auto", "fasta" or "text"')
     check_lower_case(lower_case)
@@ -136,48 +140,63 @@ def _write(
         if progress is not None:
             progress(num_read, num_total)
 
-    is_fasta = _is_fasta(sources, source_format)
+    kinds = _kinds(sources, source_format)
     read: list[Source] = []
-    with _writer(folder, is_fasta, lower_case) as writer:
-        for source in sources:
+    with _writer(folder, kinds[0] != "text", lower_case) as writer:
+        for source, kind in zip(sources, kinds, strict=True):
             reader = SourceReader(source, on_read)
-            if is_fasta:
-                read_fasta(reader.blocks(), source.path, nucleotide_table(lower_case), writer)
-            else:
-                read_text(reader.blocks(), source.path, writer)
+            with closing(reader.blocks()) as blocks:
+                if kind == "text":
+                    read_text(blocks, source.path, writer)
+                else:
+                    fasta = genbank_as_fasta(blocks, source.path) if kind == "GenBank" else blocks
+                    read_fasta(fasta, source.path, nucleotide_table(lower_case), writer)
             source.check_unchanged()
             read.append(Source(str(source.path), source.size, source.mtime_ns, reader.sha256.hexdigest()))
         writer.finish(tuple(read))
 
 
-def _writer(folder: Path, is_fasta: bool, lower_case: LowerCase) -> TokenArrayWriter:
-    if is_fasta:
+def _writer(folder: Path, is_nucleotide: bool, lower_case: LowerCase) -> TokenArrayWriter:
+    if is_nucleotide:
         return TokenArrayWriter(folder, "nucleotide", lower_case, LETTERS)
     return TokenArrayWriter(folder, "byte", None, None)
 
 
-def _is_fasta(sources: list[SourceFile], source_format: SourceFormat) -> bool:
-    """Says whether the sources are FASTA (else text), which all of them or none must be."""
-    if source_format != "auto":
-        return source_format == "fasta"
-    first, *others = sources
-    is_fasta = _begins_like_fasta(first)
-    kinds = ("FASTA", "text") if is_fasta else ("text", "FASTA")
-    for other in others:
-        if _begins_like_fasta(other) != is_fasta:
-            raise UserError(f"{other.path}: is {kinds[1]}, but {first.path} is {kinds[0]}: expected one kind")
-    return is_fasta
+def _kinds(sources: list[SourceFile], source_format: SourceFormat) -> list[Kind]:
+    """What each source is; all of them or none are text."""
+    if source_format == "text":
+        return ["text"] * len(sources)
+    if source_format == "fasta":
+        return ["GenBank" if begins_like_genbank(_start(source)) else "FASTA" for source in sources]
+    kinds = [source_kind(source) for source in sources]
+    for source, kind in zip(sources, kinds, strict=True):
+        if (kind == "text") != (kinds[0] == "text"):
+            raise UserError(
+                f"{source.path}: is {kind}, but {sources[0].path} is {kinds[0]}: expected one kind"
+            )
+    return kinds
 
 
-def _begins_like_fasta(source: SourceFile) -> bool:
+def source_kind(source: SourceFile) -> Kind:
+    """What a file is, by how it begins; UserError where its name says otherwise."""
+    start = _start(source)
+    if start.startswith(b">"):
+        return "FASTA"
+    if begins_like_genbank(start):
+        return "GenBank"
+    first = start[:1].decode(errors="backslashreplace")
+    for kind, suffixes, expected in (("FASTA", _FASTA_SUFFIXES, ">"), ("GenBank", GENBANK_SUFFIXES, "LOCUS")):
+        if set(suffixes).intersection(source.path.suffixes[-2:]):
+            raise UserError(
+                f"{source.path}: named like {kind}, but begins with {first!r}: "
+                f'expected "{expected}" (or format="text", to read it as text)'
+            )
+    return "text"
+
+
+def _start(source: SourceFile) -> bytes:
     with closing(SourceReader(source, on_read=lambda num_bytes: None).blocks()) as blocks:
-        start = next(blocks).lstrip()[:1]
-    if start != b">" and _FASTA_SUFFIXES.intersection(source.path.suffixes[-2:]):
-        raise UserError(
-            f"{source.path}: named like FASTA, but begins with {start.decode(errors='backslashreplace')!r}: "
-            'expected ">" (or format="text", to read it as text)'
-        )
-    return start == b">"
+        return next(blocks).lstrip()[:6]
 
 
 @contextmanager

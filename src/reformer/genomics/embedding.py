@@ -18,14 +18,18 @@ from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.bed import read_bed
 from reformer.genomics.formats.tables import Batch, write_hdf5, write_parquet
 from reformer.genomics.genome import Genome
+from reformer.genomics.provenance import Provenance, one_line
 from reformer.genomics.strands import StrandedSequence, TokenIds
+from reformer.genomics.windows import Windows
 from reformer.training.atomic import check_writable
 from reformer.training.memory import return_large_memory
 
 Pooling = Literal["mean", "last", "per-base"]
 Vectors = npt.NDArray[np.float32]
 
-MAX_LENGTH = 1 << 20
+WINDOWS = Windows(length=1 << 20)
+"""How what is too long for one pass is read: of each window but the first and last, the middle counts."""
+
 _WRITERS = {".parquet": write_parquet, ".h5": write_hdf5, ".hdf5": write_hdf5}
 _TOKENS_PER_BATCH = 1 << 15
 _ROWS_PER_BATCH = 1 << 14
@@ -37,6 +41,16 @@ class Stretch:
 
     name: str
     interval: Interval
+
+    def part(self, start: int, end: int) -> Stretch:
+        """The bases [start, end) of it, counted as they are read."""
+        whole = self.interval
+        first, last = (
+            (whole.end - end, whole.end - start)
+            if whole.strand == "-"
+            else (whole.start + start, whole.start + end)
+        )
+        return replace(self, interval=replace(whole, start=first, end=last))
 
 
 def check_output(path: Path) -> None:
@@ -54,25 +68,20 @@ def stretches(
     Args:
         genome: where the letters are.
         regions: a BED file; all sequences by default.
-        window: bases; the last window of a stretch has what remains. By default stretches stay whole.
+        window: bases; the last window of a stretch has what remains. By default stretches stay whole, and
+            those that are too long for one pass are read as `WINDOWS` says.
         step: bases from the start of a window to that of the next; as long as the window by default. Windows
             of a region on "-" follow each other from its right end.
 
     Raises:
-        UserError: the regions are not in the genome, a number is out of range, or a stretch is longer than
-            `MAX_LENGTH`.
+        UserError: the regions are not in the genome, or a number is out of range.
     """
-    if window is not None and not 1 <= window <= MAX_LENGTH:
-        raise UserError(f"--window is {window:,}: expected 1 to {MAX_LENGTH:,} bases")
+    if window is not None and not 1 <= window <= WINDOWS.length:
+        raise UserError(f"--window is {window:,}: expected 1 to {WINDOWS.length:,} bases")
     if step is not None and (window is None or step < 1):
         raise UserError(f"--step is {step:,}: expected 1 base or more, and --window with it")
     wholes = _sequences(genome) if regions is None else _regions(genome, regions)
     for whole in wholes:
-        if window is None and len(whole.interval) > MAX_LENGTH:
-            raise UserError(
-                f"{whole.name!r} has {len(whole.interval):,} bases: expected at most {MAX_LENGTH:,} in one "
-                "pass, or --window"
-            )
         yield from [whole] if window is None else _windows(whole, window, step or window)
 
 
@@ -96,17 +105,12 @@ def _regions(genome: Genome, path: Path) -> Iterator[Stretch]:
 
 
 def _windows(whole: Stretch, window: int, step: int) -> Iterator[Stretch]:
-    interval, length = whole.interval, len(whole.interval)
+    length = len(whole.interval)
     for start in range(0, max(1, length - window + step), step):
         end = min(start + window, length)
         if start >= end:
             return
-        first, last = (
-            (interval.end - end, interval.end - start)
-            if interval.strand == "-"
-            else (interval.start + start, interval.start + end)
-        )
-        yield replace(whole, interval=replace(interval, start=first, end=last))
+        yield whole.part(start, end)
 
 
 class Embedder:
@@ -116,8 +120,8 @@ class Embedder:
         model: a language model in evaluation mode.
         genome: where the letters are.
         lower_case: what the model was trained to do with lower-case letters.
-        pooling: the mean over the bases, the last base, which has read all others where the model is causal,
-            or every base.
+        pooling: the mean over the bases, the last base, which has read all others where the model is causal
+            (of a stretch that is too long for one pass, those of the last window), or every base.
         both_strands: the mean of what the model makes of the stretch and of its reverse complement.
     """
 
@@ -138,26 +142,60 @@ class Embedder:
         """
         return_large_memory()
         for batch in _batches(items):
-            vectors = self._vectors(batch)
+            if len(batch[0].interval) > WINDOWS.length:
+                yield from self._long_rows(batch[0], on_bases)
+                continue
+            vectors = self._vectors(batch, self._pooling)
             for stretch, found in zip(batch, vectors, strict=True):
                 on_bases(len(stretch.interval))
                 if self._pooling == "per-base":
                     yield from _base_rows(stretch, found)
             if self._pooling != "per-base":
-                intervals = [stretch.interval for stretch in batch]
-                bounds = np.array([(interval.start, interval.end) for interval in intervals])
-                yield _table([stretch.name for stretch in batch], intervals, bounds, np.stack(vectors))
+                yield _pooled_rows(batch, np.stack(vectors))
 
-    @torch.no_grad()
-    def _vectors(self, batch: list[Stretch]) -> list[Vectors]:
+    def _long_rows(self, stretch: Stretch, on_bases: Callable[[int], None]) -> Iterator[Batch]:
+        """The rows of a stretch that is too long for one pass."""
+        if self._pooling == "per-base":
+            for start, end, inner in WINDOWS.of(len(stretch.interval)):
+                (found,) = self._vectors([stretch.part(start, end)], "per-base")
+                yield from _base_rows(stretch.part(start + inner.start, start + inner.stop), found[inner])
+                on_bases(inner.stop - inner.start)
+            return
+        pool = self._long_last if self._pooling == "last" else self._long_mean
+        yield _pooled_rows([stretch], pool(stretch, on_bases)[None])
+
+    def _long_last(self, stretch: Stretch, on_bases: Callable[[int], None]) -> Vectors:
+        """Each strand's last window ends with the last base that is read of it."""
+        length = len(stretch.interval)
+        vectors = self._pass([self._ids(stretch.part(length - WINDOWS.length, length), False)], "last")
+        if self._both_strands:
+            others = self._pass([self._ids(stretch.part(0, WINDOWS.length), True)], "last")
+            vectors = _means(vectors, others)
+        on_bases(length)
+        return vectors[0]
+
+    def _long_mean(self, stretch: Stretch, on_bases: Callable[[int], None]) -> Vectors:
+        """One strand after the other, so that only the vectors of one window are in memory."""
+        length, strands = len(stretch.interval), (False, True) if self._both_strands else (False,)
+        sums = np.zeros(1)
+        for start, end, inner in WINDOWS.of(length):
+            for other_strand in strands:
+                (found,) = self._pass([self._ids(stretch.part(start, end), other_strand)], "per-base")
+                found = found[::-1] if other_strand else found
+                sums = sums + found[inner].sum(0, dtype=np.float64)
+                del found
+            on_bases(inner.stop - inner.start)
+        return (sums / (length * len(strands))).astype(np.float32)
+
+    def _vectors(self, batch: list[Stretch], pooling: Pooling) -> list[Vectors]:
         """For each stretch float32 `[features]`, or `[bases, features]` in the order of reading."""
-        vectors = self._pass([self._ids(stretch, False) for stretch in batch])
+        vectors = self._pass([self._ids(stretch, False) for stretch in batch], pooling)
         if not self._both_strands:
             return vectors
-        others = self._pass([self._ids(stretch, True) for stretch in batch])
-        if self._pooling == "per-base":
+        others = self._pass([self._ids(stretch, True) for stretch in batch], pooling)
+        if pooling == "per-base":
             others = [other[::-1] for other in others]
-        return [np.float32(0.5) * (one + other) for one, other in zip(vectors, others, strict=True)]
+        return _means(vectors, others)
 
     def _ids(self, stretch: Stretch, other_strand: bool) -> TokenIds:
         interval = stretch.interval
@@ -168,7 +206,8 @@ class Embedder:
         there = interval.on_other_strand(len(sequence)) if on_reverse else interval
         return sequence.ids(there.start, there.end)
 
-    def _pass(self, rows: list[TokenIds]) -> list[Vectors]:
+    @torch.no_grad()
+    def _pass(self, rows: list[TokenIds], pooling: Pooling) -> list[Vectors]:
         longest = max(map(len, rows))
         lengths = torch.tensor([len(row) for row in rows])
         ids = torch.from_numpy(
@@ -177,9 +216,9 @@ class Embedder:
         mask = torch.arange(longest) < lengths[:, None]
         device = self._model.device
         hidden = self._model.reformer(ids.to(device), mask.to(device)).last_hidden_state
-        if self._pooling == "last":
+        if pooling == "last":
             pooled = hidden[torch.arange(len(rows)), lengths - 1]
-        elif self._pooling == "mean":
+        elif pooling == "mean":
             # Row by row, so that what a row gives does not depend on the others' lengths.
             pooled = torch.stack(
                 [row[: len(ids)].float().mean(0) for row, ids in zip(hidden, rows, strict=True)]
@@ -189,8 +228,13 @@ class Embedder:
         return list(pooled.float().cpu().numpy())
 
 
-def write_embeddings(path: Path, rows: Iterator[Batch]) -> None:
+def write_embeddings(path: Path, rows: Iterator[Batch], made: Provenance | None = None) -> None:
     """Writes a table, parquet or HDF5 as its name says; the file is either whole or not there.
+
+    Args:
+        path: the file.
+        rows: of an `Embedder`.
+        made: what made them, for the metadata of the file, under the name "reformer".
 
     Raises:
         UserError: there is no row.
@@ -203,7 +247,11 @@ def write_embeddings(path: Path, rows: Iterator[Batch]) -> None:
         yield first
         yield from rows
 
-    _WRITERS[path.suffix](path, all_rows())
+    _WRITERS[path.suffix](path, all_rows(), {} if made is None else {"reformer": one_line(made)})
+
+
+def _means(ones: list[Vectors], others: list[Vectors]) -> list[Vectors]:
+    return [np.float32(0.5) * (one + other) for one, other in zip(ones, others, strict=True)]
 
 
 def _batches(items: Iterable[Stretch]) -> Iterator[list[Stretch]]:
@@ -231,6 +279,12 @@ def _base_rows(stretch: Stretch, vectors: Vectors) -> Iterator[Batch]:
         yield _table(
             [stretch.name] * len(here), [interval] * len(here), bounds, vectors[start : start + len(here)]
         )
+
+
+def _pooled_rows(stretches: list[Stretch], vectors: Vectors) -> Batch:
+    intervals = [stretch.interval for stretch in stretches]
+    bounds = np.array([(interval.start, interval.end) for interval in intervals])
+    return _table([stretch.name for stretch in stretches], intervals, bounds, vectors)
 
 
 def _table(names: list[str], intervals: list[Interval], bounds: npt.NDArray, vectors: Vectors) -> Batch:

@@ -17,10 +17,10 @@ class PretrainingData:
     """What a model is trained on, and what is kept back.
 
     Attributes:
-        genomes: FASTA files, all sequences of which are trained on but for what is held out.
+        genomes: FASTA or GenBank files, all sequences of which are trained on but for what is held out.
         held_out_regions: a BED file of regions of these.
         held_out_records: names of sequences of these.
-        species: other FASTA files to evaluate on, by name.
+        species: other such files to evaluate on, by name.
         lower_case: "fold" or "keep", see `reformer.data.nucleotides`.
     """
 

@@ -31,7 +31,7 @@ def translate_file(genome: Path, genes: Path, out: Path, code: int | None = None
     """Translates the coding transcripts of an annotation into a protein FASTA, whole or not at all.
 
     Args:
-        genome: FASTA.
+        genome: FASTA or GenBank.
         genes: GFF3, GTF or GenBank.
         out: the file to write.
         code: number of NCBI's genetic code for all; None for each gene's own, 1 where it has none.

@@ -47,7 +47,7 @@ def open_corpus_for(
 
     Args:
         tokenizer: the model's.
-        files: FASTA for a nucleotide model, text for a byte model.
+        files: FASTA or GenBank for a nucleotide model, text for a byte model.
         owner: what an error calls the model.
 
     Raises:

@@ -71,11 +71,15 @@ def inspect_path(path: Path) -> Lines:
 def _inspect_file(path: Path) -> Lines:
     if path.suffix == ".safetensors":
         return [("kind", "safetensors file, whole"), *_tensor_lines(read_safetensors_header(path))]
+    from reformer.data.build import source_kind
+    from reformer.data.sources import SourceFile
     from reformer.training.corpus import open_corpus
 
-    array = open_corpus([path])
-    kind = "FASTA" if array.tokenizer_name == "nucleotide" else "text (UTF-8)"
-    return [("kind", f"{kind} file, {_bytes(path.stat().st_size)}"), *_array_lines(array)]
+    array, kind = open_corpus([path]), source_kind(SourceFile.at(path))
+    return [
+        ("kind", f"{'text (UTF-8)' if kind == 'text' else kind} file, {_bytes(path.stat().st_size)}"),
+        *_array_lines(array),
+    ]
 
 
 def _inspect_token_array(folder: Path) -> Lines:

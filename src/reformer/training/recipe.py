@@ -51,7 +51,8 @@ class DataSection(Section):
     Attributes:
         train: files to train on, relative to the folder that the command runs in.
         eval: held-out files, by the name that reports call them.
-        format: "fasta" (nucleotides, one token a base) or "text" (one token a byte); "auto" tells by content.
+        format: "fasta" (or GenBank: nucleotides, one token a base) or "text" (one token a byte); "auto" tells
+            by content.
         lower_case: what lower-case bases become, "fold" (upper case) or "keep" (tokens of their own).
         reverse_complement: read every second window of nucleotides, by chance, as the other strand has it.
         held_out_regions: a BED file of regions of the training files that are left out of the training and

@@ -10,6 +10,8 @@ import numpy as np
 import pybigtools
 import pytest
 import yaml
+from Bio import SeqIO
+from Bio.SeqFeature import SeqFeature, SimpleLocation
 
 from reformer.cli import main
 from reformer.genomics.coordinates import reverse_complement
@@ -129,6 +131,43 @@ def test_a_run_resumes_with_the_same_losses(annotation_run: Path, tmp_path: Path
     assert losses(tmp_path / "again") == losses(annotation_run)
 
 
+def as_genbank(genome: Path, genes: Path) -> Path:
+    """A genome and its genes as one GenBank file, written by Biopython."""
+    with genome.open() as file:
+        records = SeqIO.to_dict(SeqIO.parse(file, "fasta"))
+    for gene in read_genes(genes):
+        where = SimpleLocation(
+            gene.interval.start, gene.interval.end, {"+": 1, "-": -1}[gene.interval.strand]
+        )
+        record = records[gene.interval.sequence]
+        record.annotations["molecule_type"] = "DNA"
+        record.features.append(SeqFeature(where, type="CDS", qualifiers={"locus_tag": [gene.name]}))
+    path = genome.with_suffix(".gbff")
+    SeqIO.write(records.values(), path, "genbank")
+    return path
+
+
+def test_a_genbank_file_is_a_genome_and_its_genes(
+    annotation_run: Path, tmp_path: Path, run_command: RunCommand
+) -> None:
+    """The same losses as of FASTA and GFF3, and the same genes called."""
+    fasta, genes = (annotation_run.parent / name for name in ("genome0.fa", "genes0.gff3"))
+    shutil.copy(fasta, tmp_path)
+    genome = as_genbank(tmp_path / fasta.name, genes)
+    command = ["dna", "annotate", "train", annotation_run.parent / "recipe.yaml", "--genome", genome]
+    outcome = run_command(*command, "--out", tmp_path / "run")
+    assert outcome.code == 0, outcome.err
+    assert losses(tmp_path / "run") == losses(annotation_run)
+    files = json.loads((tmp_path / "run" / "data.json").read_text())["train"]["files"]
+    assert [Path(file["path"]).name for file in files] == ["genome0.gbff"] * 2
+    found = []
+    for name, source, truth in (("a", fasta, genes), ("b", genome, genome)):
+        command = ["dna", "annotate", "predict", annotation_run, source, "--out", tmp_path / name]
+        assert run_command(*command, "--genes", truth).code == 0
+        found.append([(tmp_path / name / file).read_bytes() for file in ("genes.gff3", "scores.json")])
+    assert found[0] == found[1]
+
+
 @pytest.fixture
 def prediction(annotation_run: Path, tmp_path: Path, run_command: RunCommand) -> Path:
     genome, genes = (annotation_run.parent / name for name in ("genome1.fa", "genes1.gff3"))
@@ -142,8 +181,11 @@ def prediction(annotation_run: Path, tmp_path: Path, run_command: RunCommand) ->
 
 def test_a_prediction_leaves_standard_files(prediction: Path) -> None:
     assert sorted(path.name for path in prediction.iterdir()) == [
-        *("genes.bed", "genes.gff3", "genes.tsv", "report.html", "scores.json", "tracks")
+        *("genes.bed", "genes.gff3", "genes.tsv", "provenance.json", "report.html", "scores.json", "tracks")
     ]
+    made = json.loads((prediction / "provenance.json").read_text())
+    assert made["options"]["windows"] == {"length": 1 << 21, "overlap": 1 << 14}
+    assert made["options"]["region"] == "rec1:101-400"
     genes = read_genes(prediction / "genes.gff3")
     assert {gene.interval.sequence for gene in genes} == {f"rec{number}" for number in range(NUM_RECORDS)}
     tracks = sorted((prediction / "tracks").iterdir())

@@ -132,7 +132,8 @@ def test_a_prediction_leaves_tables_scores_and_a_report(
     assert outcome.code == 0, outcome.err
     assert str(out / "predictions.tsv") in outcome.out
     assert sorted(path.name for path in out.iterdir()) == [
-        *("confusion.tsv", "predictions.tsv", "probabilities.tsv", "report.html", "scores.json")
+        *("confusion.tsv", "predictions.tsv", "probabilities.tsv"),
+        *("provenance.json", "report.html", "scores.json"),
     ]
     header, *rows = (line.split("\t") for line in (out / "predictions.tsv").read_text().splitlines())
     assert header == ["#sequence", "bases", "true", "label_1", "probability_1", "label_2", "probability_2"]
@@ -157,7 +158,7 @@ def test_without_labels_there_are_no_scores(
     out = tmp_path / "out"
     assert run_command("dna", "classify", "predict", classification_run, sequences, "--out", out).code == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        *("predictions.tsv", "probabilities.tsv", "report.html")
+        *("predictions.tsv", "probabilities.tsv", "provenance.json", "report.html")
     ]
 
 

@@ -1,5 +1,6 @@
 """`reformer dna generate` from the outside."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def test_from_nothing(run_command: RunCommand, finished_run: Path, tmp_path: Pat
     assert set("".join(three.values())) == set("ACGT")
     assert len(set(three.values())) == 3
     assert draw("b.fa", "--number", "3") == three
+    assert (tmp_path / "a.fa.json").read_bytes() == (tmp_path / "b.fa.json").read_bytes()
+    made = json.loads((tmp_path / "a.fa.json").read_text())
+    assert made["command"] == "reformer dna generate"
+    assert (made["options"]["number"], made["options"]["max_new_tokens"], made["options"]["seed"]) == (
+        3,
+        130,
+        0,
+    )
     # A sequence is determined by its own seed.
     assert list(draw("c.fa", "--seed", "2").values()) == list(three.values())[2:]
     assert max(map(len, (tmp_path / "a.fa").read_text().splitlines())) == 80

@@ -87,7 +87,7 @@ def test_an_equivariant_run_fills_in_the_same_from_either_strand(
         (("--held-out", "chr1"), "held_out_records: 'chr1' not in "),
         (("--held-out", "record0"), "all of it is held out"),
         (("--held-out-regions", "none.bed"), "none.bed: cannot be read"),
-        (("--species", "other"), "--species is 'other': expected NAME=FASTA"),
+        (("--species", "other"), "--species is 'other': expected NAME=GENOME"),
         (("--species", "held_out=g.fa", "--held-out-regions", "r.bed"), "data.eval.held_out: "),
         (("--set", "training.lenths=3"), "unknown key training.lenths; did you mean training.lengths?"),
     ],

@@ -1,5 +1,6 @@
 """`reformer dna score` from the outside."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -101,6 +102,10 @@ def test_twice_the_same_file_and_batches_do_not_matter(
 
     first = score("1.vcf.gz")
     assert score("2.vcf.gz") == first
+    with pysam.VariantFile(str(tmp_path / "1.vcf.gz")) as file:
+        (made,) = [json.loads(r.value) for r in file.header.records if r.key == "REFORMER_LLR_provenance"]
+    assert made["options"]["variants"] == str(variants)
+    assert (made["options"]["window"], made["options"]["on_mismatch"]) == (512, "error")
     monkeypatch.setattr(scoring, "_VARIANTS_AT_ONCE", 2)
     score("3.vcf.gz")
     for ours, theirs in zip(scores(tmp_path / "3.vcf.gz"), scores(tmp_path / "1.vcf.gz"), strict=True):

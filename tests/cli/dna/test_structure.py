@@ -103,7 +103,10 @@ def test_predictions_in_both_formats(run, run_command, tmp_path):
             probabilities = dict(zip("HEC", map(float, row[4:]), strict=True))
             assert probabilities[row[3]] == max(probabilities.values())
             assert sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
+    made = json.loads((tmp_path / "out.tsv.json").read_text())
+    assert made["options"]["proteins"] == str(tmp_path / "p.faa")
     assert run_command("dna", "structure", "predict", run, "p.faa", "out.fa").code == 0
+    assert json.loads((tmp_path / "out.fa.json").read_text()) == made
     text = (tmp_path / "out.fa").read_text()
     records = {r.split()[0]: "".join(r.splitlines()[1:]) for r in text.split(">")[1:]}
     assert records == {name: "".join(line[3] for line in lines if line[0] == name) for name in proteins}

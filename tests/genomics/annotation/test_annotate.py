@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reformer.data.build import build_token_array
-from reformer.genomics.annotation.annotate import AnnotatedRecord, Windows, annotate_genome, called_genes
+from reformer.genomics.annotation.annotate import AnnotatedRecord, annotate_genome, called_genes
 from reformer.genomics.annotation.annotator import AnnotationSettings, Annotator
 from reformer.genomics.annotation.classes import ClassScheme, label_bases
 from reformer.genomics.annotation.command import final_labels
@@ -13,6 +13,7 @@ from reformer.genomics.base_encoding import BaseEncoding
 from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.formats.bed import read_bed
 from reformer.genomics.formats.gff3 import read_gff3
+from reformer.genomics.windows import Windows
 
 SCHEME = ClassScheme(kinds=("CDS", "intron"))
 
@@ -33,16 +34,6 @@ class Oracle(Annotator):
                 one_hot = np.eye(len(SCHEME.names), dtype=np.float32)[labels[at : at + len(tokens)]]
                 return one_hot * 0.9 + np.float32(0.1 / len(SCHEME.names))
         raise AssertionError("not a piece of a record")
-
-
-@pytest.mark.parametrize("length", [1, 99, 100, 101, 180, 181, 1000])
-@pytest.mark.parametrize("windows", [Windows(100, 10), Windows(100, 0), Windows(7, 3)])
-def test_windows_cover_every_base_once(length, windows):
-    found = [np.arange(start, end)[inner] for start, end, inner in windows.of(length)]
-    assert np.array_equal(np.concatenate(found), np.arange(length))
-    assert all(end - start <= windows.length for start, end, _ in windows.of(length))
-    with pytest.raises(ValueError, match="twice the overlap"):
-        Windows(6, 3)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.annotation import read_genes
 from reformer.genomics.formats.bed import read_bed
 from reformer.genomics.formats.genbank import read_genbank
-from reformer.genomics.formats.gff3 import copy_fasta_section
 from reformer.genomics.formats.proteins import read_proteins
 from reformer.genomics.formats.structures import read_structure
 from reformer.genomics.genome import Genome
@@ -83,10 +82,17 @@ BROKEN = [
     ("x.gtf", gtf("c . gene 1 9 . + .", IDS) * 2, "x.gtf, line 2: gene_id 'g' has a gene line already, line 1"),
     ("x.gtf", gtf("c . exon 1 9 . + .", IDS) + gtf("c . exon 11 19 . - .", IDS), "line 2: exon of 't' is on c -"),
     # GenBank
-    ("x.gb", b"no GenBank\n", "x.gb: no GenBank record: expected a line that starts with \"LOCUS\""),
-    ("x.gb", GENBANK[:300], "x.gb, in the first record: not GenBank: "),
-    ("x.gb", GENBANK[:GENBANK.index(b"        1 acgt")] + b"//\n", "x.gb, record 'c.1': no sequence after ORIGIN"),
-    ("x.gb.gz", gzip.compress(GENBANK)[:-30], "x.gb.gz, in the first record: not GenBank: "),
+    ("x.gb", b"\n", "x.gb: no GenBank record: expected a line that starts with \"LOCUS\""),
+    ("x.gb", b"no GenBank\n", "x.gb, line 1: not GenBank: expected a line that starts with \"LOCUS\""),
+    ("x.gb", GENBANK[:300], "x.gb, line 9, record 'c.1': the file ends inside the record: expected a line \"//\""),
+    ("x.gb", GENBANK + b"\nLOCUS", "x.gb, line 23: the file ends inside the record: expected a line \"//\""),
+    ("x.gb", GENBANK + b"more\n", "x.gb, line 22: not GenBank: expected a line that starts with \"LOCUS\""),
+    ("x.gb", GENBANK[:GENBANK.index(b"        1 acgt")] + b"//\n", "x.gb, line 20, record 'c.1': no sequence after ORIGIN"),
+    ("x.gb", GENBANK.replace(b" 1 acgt", b" 3 acgt"), "x.gb, line 20, record 'c.1': begins with '3': expected 1, the"),
+    ("x.gb", GENBANK.replace(b"..", b"-.", 1), "x.gb, line 1, record 'c.1', feature 1: the place of this gene cannot be read"),
+    ("x.gb", GENBANK.replace(b"abc", b"\xe9"), "x.gb, line 7, record 'c.1': not UTF-8 at byte 29 of the line"),
+    ("x.gb", GENBANK * 2, "x.gb: duplicate record name 'c.1'; expected every name once"),
+    ("x.gb.gz", gzip.compress(GENBANK)[:-30], "x.gb.gz: truncated gzip file"),
     # BED
     ("x.bed", bed("c 1"), "x.bed, line 2: 2 columns: expected 3 to 12"),
     ("x.bed", bed("c a 5"), "x.bed, line 2: start is 'a': expected a whole number"),
@@ -110,6 +116,7 @@ BROKEN = [
     ("x.vcf", vcf("c 1 . A C good . ."), "x.vcf, line 4: QUAL is 'good': expected a number"),
     ("x.vcf.gz", gzip.compress(vcf("c 1 . A C . . ."))[:-12], "x.vcf.gz: truncated gzip file"),
     # FASTA by region
+    ("x.fa", b">x\nACGT\n>y\nAC\n>x\nACGT\n", "x.fa: duplicate record name 'x'; expected every name once"),
     ("x.fa", b"ACGT\n", "x.fa, line 1: not FASTA: expected a line that starts with \">\""),
     ("x.fa", b">x\nACGT\nAC\nACGT\n", "x.fa: cannot be indexed: "),
     ("x.fa.gz", gzip.compress(b">x\n" + b"ACGT" * 99)[:-12], "x.fa.gz: truncated gzip file"),
@@ -124,8 +131,7 @@ BROKEN = [
     ("x.faa", b">a\nMK*V\n", "x.faa, line 2: column 3, record 'a': '*' is not the letter of an amino acid"),
     ("x.faa", b">a\nMK*\nMKV\n", "x.faa, line 3: record 'a': a \"*\" that is not its last letter"),
     ("x.faa.gz", gzip.compress(b">a\n" + b"MKV" * 99)[:-12], "x.faa.gz: truncated gzip file"),
-    # a FASTA section, structures
-    ("x.gff3", GFF3, "x.gff3: no FASTA section: expected a line \"##FASTA\""),
+    # structures
     ("e.pdb", b"", "e.pdb: the file is empty"),
     ("h.pdb", HELIX + ATOM, "h.pdb, helix 1: from A 1 to A 9: expected two residues of one chain in the file"),
     ("h.pdb", HELIX.replace(b"A    9", b"B    1") + ATOM, "h.pdb, helix 1: from A 1 to B 1: expected two residues"),
@@ -146,10 +152,9 @@ def read_fasta(path: Path) -> None:
 READERS: dict[str, Callable[[Path], object]] = {
     ".bed": lambda path: list(read_bed(path)),
     ".vcf": lambda path: list(read_variants(path)),
-    ".gb": lambda path: list(read_genbank(path)),
+    ".gb": lambda path: (list(read_genbank(path)), Genome(path).close()),
     ".fa": read_fasta,
     ".faa": lambda path: list(read_proteins(path)),
-    ".gff3": lambda path: copy_fasta_section(path, path.with_name("out.fa")),
     ".pdb": read_structure,
     ".cif": read_structure,
 }

@@ -4,9 +4,8 @@ from hypothesis import strategies as st
 
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.features import Feature
-from reformer.genomics.formats.gff3 import copy_fasta_section, format_gff3, read_gff3, write_gff3
+from reformer.genomics.formats.gff3 import format_gff3, read_gff3, write_gff3
 from reformer.genomics.formats.gtf import read_gtf
-from reformer.genomics.genome import Genome
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
@@ -38,16 +37,13 @@ def test_real_lines_survive(yeast_folder, tmp_path):
     assert any("TEL01L; Telomeric region" in note for note in notes)
 
 
-def test_a_fasta_section_ends_the_features_and_can_be_copied(write, tmp_path):
+def test_a_fasta_section_ends_the_features(write):
     content = b"##gff-version 3.1.26\n#!x\n\n"
     content += b"c\t.\tgene\t1\t3\t.\t?\t.\tID=g\r\n###\n##FASTA\n>c d\nACG\nT\n>e\nAA\n"
     path = write("a.gff3", content)
     (feature,) = read_gff3(path)
     assert feature.interval == Interval("c", 0, 3, ".")
     assert feature.attributes == {"ID": ("g",)}
-    copy_fasta_section(path, tmp_path / "c.fa")
-    with Genome(tmp_path / "c.fa") as genome:
-        assert genome.lengths == {"c": 4, "e": 2}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Files that we write are read by the libraries of the field, and theirs by us, with the same content.
 
 Here are the formats whose own tests do not have it: see `test_bed` (pysam), `test_genome` (pyfaidx),
-`test_tracks` (pybigtools), `test_tables` (pyarrow, h5py) and `test_proteins` (Biopython).
+`test_tracks` (pybigtools, pyBigWig), `test_tables` (pyarrow, h5py), `test_structures` (Biopython) and
+`test_proteins` (Biopython).
 """
 
 import gzip
+from dataclasses import replace
+from urllib.parse import unquote
 
 import gemmi
 import h5py
@@ -30,6 +33,7 @@ from reformer.genomics.formats.gtf import read_gtf
 from reformer.genomics.formats.structures import read_structure
 from reformer.genomics.formats.tables import write_hdf5, write_parquet
 from reformer.genomics.formats.tracks import write_bigwig
+from reformer.genomics.genome import Genome
 from reformer.genomics.variants.vcf import InfoField, Scored, read_variants, write_scored_variants
 from tests.genomics.made_structures import made_chain, write_chains
 
@@ -40,7 +44,7 @@ ONE_LETTER = {gemmi.expand_one_letter(letter, gemmi.ResidueKind.AA): letter for 
 def tabix_lines(path, preset, parser):
     """The lines of a sorted text file as pysam reads them through a tabix index."""
     indexed = pysam.tabix_index(str(path), preset=preset, force=True)
-    with pysam.TabixFile(indexed, parser=parser) as file:
+    with pysam.TabixFile(indexed, parser=parser, encoding="utf-8") as file:
         return list(file.fetch())
 
 
@@ -50,14 +54,27 @@ def place(feature):
 
 
 def test_gff3_that_we_write_is_read_by_pysam(yeast_folder, tmp_path):
+    """All nine columns; tags and values that the format has to escape are among them."""
     features = sorted(
         read_gff3(yeast_folder / f"{SPECIES}.gff.gz"), key=lambda f: (f.interval.sequence, f.interval.start)
     )
+    odd = {"a=b;c": ("1,2", "3&4;5=6"), "Note": ("50% \t of\nit", "é")}
+    features = [
+        replace(feature, score=number / 8 if number % 3 else None, attributes=feature.attributes | odd)
+        for number, feature in enumerate(features)
+    ]
     write_gff3(tmp_path / "x.gff3", features)
     found = tabix_lines(tmp_path / "x.gff3", "gff", pysam.asGFF3())
     assert [(r.contig, r.feature, r.start, r.end, r.strand) for r in found] == [place(f) for f in features]
+    assert [r.source for r in found] == [feature.source for feature in features]
     phases = [None if r.frame in (".", None) else int(r.frame) for r in found]
     assert phases == [feature.phase for feature in features]
+    scores = [None if r.score in (".", None) else float(r.score) for r in found]
+    assert scores == [feature.score for feature in features]
+    for line, feature in zip(found, features, strict=True):
+        pairs = (pair.split("=") for pair in line.attributes.split(";"))
+        values = {unquote(tag): tuple(map(unquote, value.split(","))) for tag, value in pairs}
+        assert values == feature.attributes
     assert len(found) > 300
 
 
@@ -102,7 +119,9 @@ def test_genbank_that_biopython_writes_has_the_same_genes(yeast_folder, tmp_path
                 )
     SeqIO.write([record], tmp_path / "x.gb", "genbank")
     (found,) = read_genbank(tmp_path / "x.gb")
-    assert found.letters.upper() == letters.upper()
+    with Genome(tmp_path / "x.gb") as genome:
+        assert genome.lengths == {found.name: len(letters)}
+        assert genome.letters(Interval(found.name, 0, len(letters))) == letters.upper()
     coding = {t.protein: (t.strand, t.cds) for g in genes for t in g.transcripts if t.cds}
     assert {t.protein: (t.strand, t.cds) for g in found.genes for t in g.transcripts if t.cds} == coding
     assert len(coding) == 88
@@ -143,14 +162,32 @@ def test_bcftools_reads_scored_variants_and_their_index(write, tmp_path):
     assert [v.interval.start + 1 for v in read_variants(path)] == list(range(1, 900, 100))
 
 
-def test_bed_of_pysam_is_read(tmp_path):
-    regions = [Region(Interval("c", 10 * n, 10 * n + 5, "-"), f"r{n}", float(n)) for n in range(20)]
-    write_bed(tmp_path / "x.bed", regions, 6)
+def test_all_columns_of_bed_are_read_by_pysam(yeast_folder, tmp_path):
+    """Genes with introns, as `dna annotate predict` writes them."""
+    regions = []
+    for gene in read_genes(yeast_folder / f"{SPECIES}.gff.gz"):
+        for transcript in (t for t in gene.transcripts if t.cds):
+            blocks = tuple(sorted(transcript.exons, key=lambda exon: exon.start))
+            thick = min(s.start for s in transcript.cds), max(s.end for s in transcript.cds)
+            color = (len(regions), 2, 255)
+            regions.append(Region(transcript.interval, gene.name, len(regions) / 2, thick, color, blocks))
+    regions.sort(key=lambda region: region.interval.start)
+    assert max(len(region.blocks) for region in regions) > 1
+    write_bed(tmp_path / "x.bed", regions, 12)
     found = tabix_lines(tmp_path / "x.bed", "bed", pysam.asBed())
-    assert [(r.contig, r.start, r.end, r.name, r.strand) for r in found] == [
-        ("c", 10 * n, 10 * n + 5, f"r{n}", "-") for n in range(20)
-    ]
-    assert [region.interval for region in read_bed(tmp_path / "x.bed.gz")] == [r.interval for r in regions]
+    for line, region in zip(found, regions, strict=True):
+        interval = region.interval
+        assert (line.contig, line.start, line.end, line.strand) == (
+            *(interval.sequence, interval.start, interval.end, interval.strand),
+        )
+        assert (line.name, float(line.score)) == (region.name, region.score)
+        assert (int(line.thickStart), int(line.thickEnd)) == region.thick
+        assert tuple(map(int, line.itemRGB.split(","))) == region.color
+        sizes, starts = (list(map(int, text.split(","))) for text in (line.blockSizes, line.blockStarts))
+        assert int(line.blockCount) == len(region.blocks)
+        assert sizes == [len(block) for block in region.blocks]
+        assert [interval.start + start for start in starts] == [block.start for block in region.blocks]
+    assert list(read_bed(tmp_path / "x.bed.gz")) == regions
 
 
 def test_bigwig_parquet_and_hdf5_hold_the_same_numbers(tmp_path):

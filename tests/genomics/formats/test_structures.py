@@ -1,10 +1,13 @@
 """Chains built with gemmi, written as PDB and mmCIF, and read again."""
 
 import gemmi
+import mdtraj
 import pytest
+from Bio.PDB.MMCIF2Dict import MMCIF2Dict
 
 from reformer.errors import UserError
 from reformer.genomics.formats.structures import read_structure
+from tests.genomics.made_structures import made_chain, write_chains
 
 LETTERS = "MKVLEFGHWAYT"
 
@@ -66,6 +69,31 @@ def test_letters_and_labels(files, name):
     assert one.three_classes == "HHHCHHCCEEEC"
     assert two.labels == "C" * 12
     assert one.numbers == tuple(map(str, range(10, 22)))
+
+
+def test_labels_are_the_ranges_that_biopython_reads(files):
+    """Of mmCIF, whose categories Biopython gives as they are."""
+    found = MMCIF2Dict(str(files / "x.cif"))
+    (one, _) = read_structure(files / "x.cif")
+    helices = ["G" if number == "5" else "H" for number in found["_struct_conf.pdbx_PDB_helix_class"]]
+    labels = ["C"] * len(one.letters)
+    for category, kinds in (("struct_conf", helices), ("struct_sheet_range", ["E"])):
+        columns = (found[f"_{category}.{name}"] for name in ("beg_auth_seq_id", "end_auth_seq_id"))
+        for kind, *ends in zip(kinds, *columns, strict=True):
+            first, last = map(one.numbers.index, ends)
+            labels[first : last + 1] = kind * (last + 1 - first)
+    assert one.labels == "".join(labels)
+
+
+def test_mdtraj_reads_the_same_residues(tmp_path):
+    chains = {"A": made_chain("MKVLAEFGHWAYTSDNQRIC", 12), "B": made_chain("PGMKVLAEF", 4)}
+    path = write_chains(tmp_path / "x.pdb", chains)
+    theirs = [
+        [(residue.code, str(residue.resSeq)) for residue in chain.residues]
+        for chain in mdtraj.load_pdb(str(path)).topology.chains
+    ]
+    ours = [list(zip(chain.letters, chain.numbers, strict=True)) for chain in read_structure(path)]
+    assert ours == theirs
 
 
 def test_a_helix_at_residues_that_are_not_there_is_refused(files):

@@ -23,6 +23,30 @@ def test_pybigtools_reads_the_values(tmp_path):
             np.testing.assert_array_equal(found, expected.astype(np.float64))
 
 
+def test_pybigwig_reads_the_values(tmp_path):
+    """libBigWig, which is another library than the one that writes."""
+    reader = pytest.importorskip("pyBigWig")
+    rng = np.random.default_rng(1)
+    values = {"b": np.repeat(rng.integers(0, 100, 40_000) / 100, 5).astype("f4"), "a": np.ones(50, "f4")}
+    values["b"][1000:4000] = np.nan
+    blocks = [(n, s, v[s : s + 777]) for n, v in values.items() for s in range(0, len(v), 777)]
+    write_bigwig(tmp_path / "x.bw", {"b": 200_000, "a": 60, "empty": 9}, blocks)
+    file = reader.open(str(tmp_path / "x.bw"))
+    assert file.isBigWig()
+    assert {name: file.chroms(name) for name in ("a", "b")} == {"a": 60, "b": 200_000}
+    for name, expected in values.items():
+        found = np.array(file.values(name, 0, len(expected)))
+        np.testing.assert_array_equal(found, expected.astype(np.float64))
+    assert np.isnan(file.values("a", 50, 60)).all()
+    assert file.intervals("a") == ((0, 50, 1.0),)
+    # The summary that browsers scale by.
+    summary = file.header()
+    assert summary["nBasesCovered"] == 197_000 + 50
+    assert summary["sumData"] == pytest.approx(np.nansum(values["b"], dtype="f8") + 50, abs=1)
+    assert (summary["minVal"], summary["maxVal"]) == (0, 1)
+    file.close()
+
+
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pysam
 import pytest
@@ -9,7 +11,6 @@ from reformer.genomics.variants.vcf import (
     InfoField,
     Scored,
     read_variants,
-    variant_sequences,
     write_scored_variants,
 )
 
@@ -25,6 +26,7 @@ c\t10\t.\tACG\tA\t.\tq10\t.\tGT\t1/1
 c\t10\t.\tN\t<DEL>,*\t.\t.\t.\tGT\t0/0
 d\t7\t.\tT\t.\t.\t.\tDP=9\tGT\t0/0
 """
+COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 FIELDS = [InfoField("LLR", "A", "Float", 'score of "each" ALT'), InfoField("WIN", "1", "Integer", "window")]
 
 
@@ -132,8 +134,43 @@ def test_a_score_too_few_is_found(write, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
 
 
-def test_names_for_the_comparison_with_a_genome(write):
-    assert variant_sequences(write("a.vcf", VCF)) == {"c", "d"}
+@pytest.mark.parametrize(
+    ("length", "position", "info", "index"),
+    [
+        (600_000_000, 7, ".", "csi"),
+        (None, 600_000_000, ".", "csi"),
+        (None, 7, "END=600000000", "csi"),
+        (1 << 29, 7, ".", "tbi"),
+        (None, 1 << 29, ".", "tbi"),
+        (None, (1 << 29) + 1, ".", "csi"),
+    ],
+)
+def test_the_index_is_one_that_can_hold_the_positions(write, tmp_path, length, position, info, index):
+    contig = "##contig=<ID=c" + (f",length={length}" if length else "") + ">\n"
+    line = f"c\t{position}\tv\tA\tC\t.\t.\t{info}\n"
+    end = '##INFO=<ID=END,Number=1,Type=Integer,Description="End">\n'
+    text = f"##fileformat=VCFv4.2\n{contig}{end}{COLUMNS}{line}"
+    path = tmp_path / "o.vcf.gz"
+    for ending in ("tbi", "csi"):
+        Path(f"{path}.{ending}").write_bytes(b"of an earlier file")
+    write_scored_variants(path, write("in/a.vcf", text.encode()), FIELDS, one_by_one(lambda variant: {}))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in", "o.vcf.gz", f"o.vcf.gz.{index}"]
+    with pysam.VariantFile(str(path)) as file:
+        assert [record.id for record in file.fetch("c", position - 1, position)] == ["v"]
+        assert list(file.fetch("c", 100, 200)) == [] or info != "."
+
+
+def test_provenance_is_kept_for_each_field(write, tmp_path):
+    """Scored again, a file has what made the scores that it has."""
+    source = write("a.vcf", VCF)
+    other = [InfoField("OTHER", "1", "Float", "o")]
+    for number, (fields, made) in enumerate([(FIELDS, "one"), (other, "two"), (FIELDS, "three")]):
+        path = tmp_path / f"{number}.vcf.gz"
+        write_scored_variants(path, source, fields, one_by_one(lambda variant: {}), provenance=made)
+        source = path
+    with pysam.VariantFile(str(source)) as file:
+        found = {r.key: r.value for r in file.header.records if r.key.endswith("_provenance")}
+    assert found == {f"{FIELDS[0].name}_provenance": "three", "OTHER_provenance": "two"}
 
 
 def test_a_contig_that_the_header_lacks_is_read_and_written(write, tmp_path):

@@ -16,11 +16,15 @@ def train(
     recipe: RecipeFile = None,
     overrides: Overrides = None,
     genome: Annotated[
-        list[Path] | None, typer.Option(help="FASTA to train on; may be repeated.", show_default=False)
+        list[Path] | None,
+        typer.Option(help="FASTA or GenBank to train on; may be repeated.", show_default=False),
     ] = None,
     genes: Annotated[
         list[Path] | None,
-        typer.Option(help="Its annotation (GFF3, GTF, GenBank); may be repeated.", show_default=False),
+        typer.Option(
+            help="Its annotation (GFF3, GTF, GenBank); may be repeated; GenBank genomes bring theirs.",
+            show_default=False,
+        ),
     ] = None,
     out: RunFolder = None,
     resume: Resume = False,
@@ -31,8 +35,11 @@ def train(
     """
     from reformer.genomics.annotation.recipe import load_annotation_recipe
     from reformer.genomics.annotation.training import AnnotationTask
+    from reformer.genomics.formats.annotation import is_genbank
     from reformer.training.run import train as train_run
 
+    if genome and genes is None and all(map(is_genbank, genome)):
+        genes = genome
     named = {"data.train": ("--genome", genome), "annotation.train": ("--genes", genes)}
     path, given = recipe_and_overrides(recipe, overrides, named, out)
     loaded = load_annotation_recipe(path, given)
@@ -43,7 +50,7 @@ def train(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
-    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA, plain, BGZF or gzip.")],
+    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA or GenBank, plain or gzip.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     genes: Annotated[
         Path | None,
@@ -72,8 +79,8 @@ def predict(
 
     Records are read whole, one after the other; one that is longer than the window, in windows that overlap.
     """
-    from reformer.genomics.annotation.annotate import Windows
     from reformer.genomics.annotation.command import Options, annotate
+    from reformer.genomics.windows import Windows
 
     try:
         windows = Windows(window, overlap)

@@ -15,7 +15,8 @@ def generate(
         str | None, typer.Option(help="Bases to begin with; none by default.", show_default=False)
     ] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option(help="FASTA: begin with each of its sequences.", show_default=False)
+        Path | None,
+        typer.Option(help="FASTA or GenBank: begin with each of its sequences.", show_default=False),
     ] = None,
     length: Annotated[int, typer.Option(help="Bases to draw, after the prompt.")] = 1000,
     number: Annotated[int, typer.Option(help="Sequences for each prompt.")] = 1,
@@ -35,8 +36,12 @@ def generate(
     """Draw DNA sequences from a causal model, from a prompt or from nothing, to FASTA.
 
     Only A, C, G and T are drawn. Each sequence begins with its prompt; its header says which seed it has.
+    OUT.json says which model and options made them.
     """
+    from dataclasses import asdict
+
     from reformer.generation.continuation import Sampling
+    from reformer.genomics.provenance import provenance, provenance_beside
     from reformer.genomics.sampling import generate_sequences, read_prompts, write_fasta
     from reformer.genomics.strands import model_lower_case
     from reformer.training.atomic import check_writable
@@ -52,7 +57,17 @@ def generate(
     prompts = [("sequence", prompt or "")] if prompt_file is None else list(read_prompts(prompt_file))
     loaded, tokenizer = load_model(model, device)
     model_lower_case(tokenizer, model)
-    with progress_bar("generating", length * number * len(prompts)) as advance:
+    made = provenance(
+        "dna generate",
+        model,
+        device,
+        prompt=prompt,
+        prompt_file=prompt_file,
+        number=number,
+        **asdict(sampling),
+    )
+    bar = progress_bar("generating", length * number * len(prompts))
+    with provenance_beside(out, made), bar as advance:
         sequences = generate_sequences(
             loaded, tokenizer, prompts, sampling, number, on_base=lambda: advance(1)
         )

@@ -24,7 +24,9 @@ class LowerCase(StrEnum):
 
 
 def pretrain(
-    genomes: Annotated[list[Path], typer.Argument(metavar="GENOME...", help="FASTA files to train on.")],
+    genomes: Annotated[
+        list[Path], typer.Argument(metavar="GENOME...", help="FASTA or GenBank files to train on.")
+    ],
     out: Annotated[Path, typer.Option(help="The run folder.")],
     objective: Annotated[
         Objective, typer.Option(help="Predict the next base, or hidden ones from both sides.")
@@ -39,7 +41,7 @@ def pretrain(
     ] = None,
     species: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FASTA", help="Another genome to evaluate on.", show_default=False),
+        typer.Option(metavar="NAME=GENOME", help="Another genome to evaluate on.", show_default=False),
     ] = None,
     lower_case: Annotated[
         LowerCase, typer.Option(help="Read lower-case bases as upper-case ones, or as their own tokens.")
@@ -74,6 +76,6 @@ def _by_name(pairs: list[str] | tuple[()]) -> dict[str, Path]:
     for pair in pairs:
         name, sign, path = pair.partition("=")
         if not (name and sign and path):
-            raise UserError(f"--species is {pair!r}: expected NAME=FASTA")
+            raise UserError(f"--species is {pair!r}: expected NAME=GENOME")
         named[name] = Path(path)
     return named

@@ -17,7 +17,7 @@ class OnMismatch(StrEnum):
 def score(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
     variants: Annotated[Path, typer.Argument(metavar="VARIANTS", help="VCF, VCF.gz or BCF, sorted.")],
-    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA, plain, BGZF or gzip.")],
+    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA or GenBank, plain or gzip.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, named *.vcf.gz.")],
     window: Annotated[int, typer.Option(help="Bases around a variant, up to 1048576.")] = 8192,
     reach: Annotated[
@@ -31,7 +31,8 @@ def score(
 ) -> None:
     """Score variants: what each changes in what the model says of the genome.
 
-    Writes OUT, a copy of VARIANTS with the score of each ALT in INFO, in nats, and its tabix index. The
+    Writes OUT, a copy of VARIANTS with the score of each ALT in INFO, in nats, and its tabix index (a .csi
+    where a sequence is longer than 2^29 bases); its header says which model and options made it. The
     sequences compared begin at the same base and are equally long.
 
     A language model: REFORMER_LLR, how much likelier it finds the genome with the change than without, mean
@@ -44,6 +45,7 @@ def score(
     side of the variant.
     """
     from reformer.genomics.genome import Genome
+    from reformer.genomics.provenance import provenance
     from reformer.genomics.variants.scorers import load_scorer
     from reformer.genomics.variants.scoring import check_output, check_variants, check_window, write_scores
     from reformer.training.progress import progress_bar
@@ -53,7 +55,17 @@ def score(
     with Genome(genome) as opened:
         num_variants, num_mismatches = check_variants(variants, opened, on_mismatch.value)
         scorer = load_scorer(model, device, window, reach)
+        made = provenance(
+            "dna score",
+            model,
+            device,
+            variants=variants,
+            genome=genome,
+            window=window,
+            reach=reach,
+            on_mismatch=on_mismatch.value,
+        )
         with progress_bar("scoring", num_variants) as advance:
-            write_scores(out, variants, opened, scorer, advance)
+            write_scores(out, variants, opened, scorer, advance, made)
     mismatches = f", {num_mismatches:,} of them with another REF than the genome" if num_mismatches else ""
     print(f"{out}: {num_variants:,} variants{mismatches}")

@@ -46,7 +46,8 @@ def predict(
 ) -> None:
     """Predict the secondary structure of proteins.
 
-    Classes: H helix, E strand, C coil; of 8 also G 3-10 helix, I pi helix, B bridge, T turn, S bend.
+    Classes: H helix, E strand, C coil; of 8 also G 3-10 helix, I pi helix, B bridge, T turn, S bend. OUT.json
+    says which model made them.
     """
     from reformer.genomics.structure.command import predict_structure
 

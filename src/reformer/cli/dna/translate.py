@@ -8,7 +8,7 @@ import typer
 
 
 def translate(
-    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA, plain, BGZF or gzip.")],
+    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA or GenBank, plain or gzip.")],
     genes: Annotated[Path, typer.Argument(metavar="GENES", help="Its genes: GFF3, GTF or GenBank.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The protein FASTA to write.")],
     code: Annotated[

@@ -26,6 +26,7 @@ from reformer.genomics.formats.bed import Region, write_bed
 from reformer.genomics.formats.gff3 import write_gff3
 from reformer.genomics.formats.tracks import write_bigwig
 from reformer.genomics.genes import Gene, gene_features
+from reformer.genomics.windows import Windows
 from reformer.training.atomic import write_text_atomically
 from reformer.training.memory import return_large_memory
 
@@ -36,36 +37,6 @@ GENES_FILE, BED_FILE, GAINS_FILE, TRACKS = "genes.gff3", "genes.bed", "genes.tsv
 _HIGHEST_BED_SCORE = 1000
 _STEPS = 100
 """Probabilities in tracks are multiples of 1 / 100: equal neighbours share an interval of the file."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How a record is cut: `length` bases at a time, of which `overlap` on each inner side are dropped.
-
-    Raises:
-        ValueError: no base would be left.
-    """
-
-    length: int = 1 << 21
-    overlap: int = 1 << 14
-
-    def __post_init__(self) -> None:
-        if not 0 <= 2 * self.overlap < self.length:
-            raise ValueError(
-                f"window {self.length:,} with overlap {self.overlap:,}: expected more than twice the overlap"
-            )
-
-    def of(self, length: int) -> Iterator[tuple[int, int, slice]]:
-        """Yields start and end of each window of a record, and the part of it that counts."""
-        start = 0
-        while True:
-            end = min(start + self.length, length)
-            left = self.overlap if start else 0
-            right = self.overlap if end < length else 0
-            yield start, end, slice(left, end - start - right)
-            if end == length:
-                return
-            start = end - 2 * self.overlap
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from reformer.genomics.annotation.annotate import (
     GENES_FILE,
     TRACKS,
     AnnotatedRecord,
-    Windows,
     annotate_genome,
     called_genes,
     called_rna_genes,
@@ -30,6 +29,8 @@ from reformer.genomics.annotation.report import Found, Region, Scores, write_ann
 from reformer.genomics.base_encoding import known_bases
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.genes import Gene
+from reformer.genomics.provenance import PROVENANCE_FILE, provenance, write_provenance
+from reformer.genomics.windows import Windows
 from reformer.training.atomic import atomic_folder, write_text_atomically
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ def annotate(model: Path, genome: Path, out: Path, options: Options, device: str
     truth = None if options.genes is None else LabelledSequences.of(array, [options.genes], scheme)
     num_labels = 0 if truth is None else len(array)
     keeper = _Keeper(num_labels, len(scheme.names), _region(array, options.region))
+    made = provenance("dna annotate predict", model, device, genome=genome, **asdict(options))
     with atomic_folder(out) as partial:
+        write_provenance(partial / PROVENANCE_FILE, made)
         started = time.perf_counter()
         with progress_bar("annotating", len(array)) as advance:
             found = annotate_genome(

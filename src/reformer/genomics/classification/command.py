@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from reformer.genomics.classification.classifier import Classifier, softmax
 from reformer.genomics.classification.metrics import Classified
 from reformer.genomics.classification.report import Found, write_classification_report
 from reformer.genomics.formats.label_files import check_all_used, read_labels, targets
+from reformer.genomics.provenance import PROVENANCE_FILE, provenance, write_provenance
 from reformer.training.atomic import atomic_folder
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def classify(model: Path, sequences: Path, out: Path, options: Options, device: 
                 f"expected; {raw.calibration_error():.4f} without temperature",
             ),
         ]
+    made = provenance("dna classify predict", model, device, sequences=sequences, **asdict(options))
     with atomic_folder(out) as partial:
+        write_provenance(partial / PROVENANCE_FILE, made)
         _write_predictions(partial / PREDICTIONS_FILE, array, classes, probabilities, truth, options.top)
         _write_probabilities(partial / PROBABILITIES_FILE, array, classes, probabilities)
         if scored is not None and raw is not None:

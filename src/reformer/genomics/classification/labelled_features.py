@@ -13,7 +13,7 @@ from typing import Self
 from reformer.data.names import check_names
 from reformer.errors import UserError
 from reformer.genomics.annotation.classes import RNA_TYPES
-from reformer.genomics.coordinates import Interval, reverse_complement
+from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.annotation import annotation_format
 from reformer.genomics.formats.features import Feature
 from reformer.genomics.formats.genbank import read_genbank
@@ -119,8 +119,8 @@ def _parts(annotation: Path, genome: Path | None, stack: ExitStack) -> Iterator[
     if kind == "GenBank":
         if genome is not None:
             raise UserError(f"--genome {genome}: {annotation} has its sequences itself: expected no genome")
+        letters = stack.enter_context(Genome(annotation)).letters
         for record in read_genbank(annotation):
-            letters = _of_record(record.letters)
             for feature in record.features:
                 yield _Part(feature.type, feature.pieces, feature.qualifiers, letters)
         return
@@ -143,14 +143,6 @@ def _joined(features: Iterable[Feature]) -> dict[tuple[str, str], list[Feature]]
         name = feature.first("ID") or feature.first("transcript_id") or f" {number}"
         joined.setdefault((feature.type, name), []).append(feature)
     return joined
-
-
-def _of_record(letters: str) -> Callable[[Interval], str]:
-    def cut(interval: Interval) -> str:
-        piece = letters[interval.start : interval.end]
-        return reverse_complement(piece) if interval.strand == "-" else piece
-
-    return cut
 
 
 def _values(part: _Part, label: str) -> list[str]:

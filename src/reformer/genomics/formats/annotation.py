@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from reformer.data.genbank import GENBANK_SUFFIXES
 from reformer.errors import UserError
 from reformer.genomics.formats.features import Feature
 from reformer.genomics.formats.genbank import read_genbank
@@ -17,7 +18,7 @@ from reformer.genomics.formats.gtf import read_gtf
 from reformer.genomics.formats.gtf_genes import genes_of_gtf
 from reformer.genomics.genes import Gene
 
-_GFF3, _GTF, _GENBANK = (".gff", ".gff3"), (".gtf",), (".gb", ".gbk", ".gbff", ".genbank")
+_GFF3, _GTF = (".gff", ".gff3"), (".gtf",)
 
 
 def read_genes(path: str | os.PathLike[str]) -> list[Gene]:
@@ -61,14 +62,23 @@ def _features(path: str | os.PathLike[str]) -> Iterator[Feature]:
 
 def annotation_format(path: str | os.PathLike[str]) -> Literal["GFF3", "GTF", "GenBank"]:
     """Tells the format by the name of the file; UserError where that ends with none of the known endings."""
-    suffix = Path(Path(path).name.removesuffix(".gz")).suffix.lower()
+    suffix = _suffix(path)
     if suffix in _GFF3:
         return "GFF3"
     if suffix in _GTF:
         return "GTF"
-    if suffix in _GENBANK:
+    if suffix in GENBANK_SUFFIXES:
         return "GenBank"
-    endings = ", ".join([*_GFF3, *_GTF, *_GENBANK])
+    endings = ", ".join([*_GFF3, *_GTF, *GENBANK_SUFFIXES])
     raise UserError(
         f"{path}: not known as an annotation: expected a name that ends with {endings} or .gz after it"
     )
+
+
+def is_genbank(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has the name of a GenBank file, which holds sequences and their genes."""
+    return _suffix(path) in GENBANK_SUFFIXES
+
+
+def _suffix(path: str | os.PathLike[str]) -> str:
+    return Path(Path(path).name.removesuffix(".gz")).suffix.lower()

@@ -1,14 +1,17 @@
-"""GenBank, through Biopython: sequences and genes, record by record."""
+"""Annotations of GenBank files, through Biopython, record by record."""
 
 from __future__ import annotations
 
-import gzip
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TextIO, cast
+from io import StringIO
+from typing import Any, cast
 
-from reformer.data.sources import SourceFile
+from reformer.data.genbank import genbank_annotations
+from reformer.data.sources import SourceFile, SourceReader
 from reformer.errors import UserError
 from reformer.genomics.coordinates import Interval, Strand
 from reformer.genomics.extras import require
@@ -29,69 +32,64 @@ class GenBankFeature:
 
 @dataclass(frozen=True)
 class GenBankRecord:
-    """A record: its name with version, its letters, its genes and features, in the order of the file."""
+    """What a record says of its sequence: its name with version, genes and features in the file's order."""
 
     name: str
-    letters: str
     genes: tuple[Gene, ...]
     features: tuple[GenBankFeature, ...]
 
 
 def read_genbank(path: str | os.PathLike[str]) -> Iterator[GenBankRecord]:
-    """Yields the records of a GenBank file, plain or gzip, one in memory at a time.
+    """Yields the records of a GenBank file, plain or gzip, one in memory at a time, without their sequences.
+
+    The sequences are read by `reformer.genomics.genome.Genome`, by region.
 
     Features of one locus_tag (or gene name) make a gene. A CDS belongs to the mRNA whose exons hold it, or
-    is a transcript of its own. What joins bases of several strands has no
-    place in the gene model and is left out.
+    is a transcript of its own. What joins bases of several strands, or of other records, has no place in the
+    gene model and is left out.
 
     Raises:
-        UserError: biopython is missing, the file is not GenBank or ends in the middle, a record has
-            no sequence.
+        UserError: biopython is missing, the file is not GenBank or ends in the middle.
     """
     seqio = require("Bio.SeqIO", "to read GenBank")
     source = SourceFile.at(path)
-    name = None
-    with _open_text(source) as file:
+    with closing(SourceReader(source, lambda _: None).blocks()) as blocks:
+        yield from _records(genbank_annotations(blocks, source.path), source, seqio)
+
+
+def _records(
+    texts: Iterable[tuple[str, int, str]], source: SourceFile, seqio: Any
+) -> Iterator[GenBankRecord]:
+    for name, line, text in texts:
+        where = f"{source.path}, line {line}, record {name!r}"
         try:
-            for record in seqio.parse(file, "genbank"):
-                name = record.id
-                yield _record(record, source)
-        except (ValueError, AssertionError, EOFError, OSError, UnicodeDecodeError) as error:
-            if isinstance(error, UserError):
-                raise
-            where = f"after record {name!r}" if name else "in the first record"
-            raise UserError(f"{source.path}, {where}: not GenBank: {_one_line(error)}") from error
-    if name is None:
-        raise UserError(f'{source.path}: no GenBank record: expected a line that starts with "LOCUS"')
+            with warnings.catch_warnings(action="ignore"):  # what it does not understand is looked for below
+                features = seqio.read(StringIO(text), "genbank").features
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"{where}: not GenBank: {_one_line(error)}") from error
+        for number, feature in enumerate(features, 1):
+            if feature.location is None:
+                raise UserError(
+                    f"{where}, feature {number}: the place of this {feature.type} cannot be read: expected "
+                    "bases such as 1..20"
+                )
+        yield _record(name, features)
 
 
-def _open_text(source: SourceFile) -> TextIO:
-    with open(source.path, "rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-    if is_gzip:
-        return cast(TextIO, gzip.open(source.path, "rt", encoding="utf-8"))
-    return open(source.path, encoding="utf-8")
-
-
-def _record(record: Any, source: SourceFile) -> GenBankRecord:
-    try:
-        letters = str(record.seq)
-    except Exception as error:  # Biopython's UndefinedSequenceError, known only where it is installed
-        raise UserError(f"{source.path}, record {record.id!r}: no sequence after ORIGIN") from error
-    one_stranded = [f for f in record.features if len({part.strand for part in f.location.parts}) == 1]
+def _record(name: str, all_features: list[Any]) -> GenBankRecord:
+    one_stranded = [f for f in all_features if len({p.strand for p in f.location.parts}) == 1]
+    one_stranded = [f for f in one_stranded if all(p.ref is None for p in f.location.parts)]
     loci: dict[str, list[Any]] = {}
     for feature in one_stranded:
         locus = _first(feature, "locus_tag") or _first(feature, "gene")
         if locus is not None:
             loci.setdefault(locus, []).append(feature)
-    genes = (_gene(record.id, name, features) for name, features in loci.items())
+    genes = (_gene(name, locus, features) for locus, features in loci.items())
     features = (
-        GenBankFeature(f.type, _intervals(record.id, f), {tag: tuple(v) for tag, v in f.qualifiers.items()})
+        GenBankFeature(f.type, _intervals(name, f), {tag: tuple(v) for tag, v in f.qualifiers.items()})
         for f in one_stranded
     )
-    return GenBankRecord(
-        record.id, letters, tuple(gene for gene in genes if gene is not None), tuple(features)
-    )
+    return GenBankRecord(name, tuple(gene for gene in genes if gene is not None), tuple(features))
 
 
 def _gene(sequence: str, name: str, features: list[Any]) -> Gene | None:

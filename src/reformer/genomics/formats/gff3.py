@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from reformer.errors import UserError
 from reformer.genomics.formats.features import Attributes, Feature, feature_of, split_columns
 from reformer.genomics.formats.lines import Place, numbered_lines
 from reformer.training.atomic import atomic_file
@@ -42,22 +41,6 @@ def read_gff3(path: str | os.PathLike[str]) -> Iterator[Feature]:
             raise place.error(f'{line!r}: expected "##gff-version 3"')
         if line.strip() and not line.startswith("#"):
             yield _feature(line, place)
-
-
-def copy_fasta_section(path: str | os.PathLike[str], fasta: Path) -> None:
-    """Copies the FASTA section at the end of a GFF3 file to a file of its own, in constant memory.
-
-    Raises:
-        UserError: the file has none.
-    """
-    with atomic_file(fasta) as partial, open(partial, "w", encoding="utf-8") as file:
-        is_inside = False
-        for _, line in numbered_lines(path):
-            is_inside = is_inside or line.startswith(">")
-            if is_inside:
-                file.write(f"{line}\n")
-        if not is_inside:
-            raise UserError(f'{path}: no FASTA section: expected a line "{_FASTA}" and sequences after it')
 
 
 def write_gff3(

@@ -18,10 +18,17 @@ Batch = Mapping[str, npt.NDArray | list[str]]
 _CHUNK_BYTES = 1 << 18
 
 
-def write_parquet(path: str | os.PathLike[str], batches: Iterable[Batch]) -> None:
+def write_parquet(
+    path: str | os.PathLike[str], batches: Iterable[Batch], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes batches of rows as they come, each a row group; the file is either whole or not there.
 
     Vectors become lists of fixed size.
+
+    Args:
+        path: the file, replaced if there is one.
+        batches: the rows.
+        metadata: what the file says of itself, in its schema.
 
     Raises:
         ValueError: no batch, or one whose columns, types or numbers of rows differ.
@@ -34,7 +41,7 @@ def write_parquet(path: str | os.PathLike[str], batches: Iterable[Batch]) -> Non
                 first = first or batch
                 _check(batch, first)
                 columns = {name: _arrow_column(arrow, values) for name, values in batch.items()}
-                table = arrow.table(columns)
+                table = arrow.table(columns).replace_schema_metadata(metadata)
                 writer = writer or parquet.ParquetWriter(str(partial), table.schema)
                 writer.write_table(table)
         finally:
@@ -44,16 +51,24 @@ def write_parquet(path: str | os.PathLike[str], batches: Iterable[Batch]) -> Non
             raise ValueError(f"{path}: no row to write")
 
 
-def write_hdf5(path: str | os.PathLike[str], batches: Iterable[Batch]) -> None:
+def write_hdf5(
+    path: str | os.PathLike[str], batches: Iterable[Batch], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes batches of rows as they come, a dataset for each column; the file is either whole or not there.
 
     Text becomes UTF-8 strings of variable length.
+
+    Args:
+        path: the file, replaced if there is one.
+        batches: the rows.
+        metadata: what the file says of itself, as attributes of its root.
 
     Raises:
         ValueError: no batch, or one whose columns, types or numbers of rows differ.
     """
     h5py = require("h5py", "to write HDF5")
     with atomic_file(Path(path)) as partial, h5py.File(str(partial), "w") as file:
+        file.attrs.update(metadata or {})
         first, num_rows = None, 0
         for batch in batches:
             first = first or batch

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from reformer.errors import UserError
 from reformer.genomics.formats.proteins import Protein, read_proteins
+from reformer.genomics.provenance import provenance, provenance_beside
 from reformer.training.atomic import atomic_file, check_writable, write_text_atomically
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _report(folder: Path, data: StructureData) -> None:
 
 
 def predict_structure(model: Path, proteins: Path, out: Path, device: str = "auto") -> int:
-    """Predicts the proteins of a FASTA file into a file, whole or not at all.
+    """Predicts the proteins of a FASTA file into a file, whole or not at all, and its provenance beside it.
 
     Args:
         model: a model, checkpoint or run folder.
@@ -80,7 +81,8 @@ def predict_structure(model: Path, proteins: Path, out: Path, device: str = "aut
     predictor = StructurePredictor.load(model, device)
     predictions = predictor.predict(read_proteins(proteins))
     write = _write_table if out.suffix in _TABLE else _write_fasta
-    return write(out, predictions, predictor.letters)
+    with provenance_beside(out, provenance("dna structure predict", model, device, proteins=proteins)):
+        return write(out, predictions, predictor.letters)
 
 
 def _write_table(out: Path, predictions: Iterable[Prediction], letters: str) -> int:

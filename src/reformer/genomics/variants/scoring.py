@@ -12,6 +12,7 @@ import numpy as np
 from reformer.data.names import check_names
 from reformer.errors import UserError
 from reformer.genomics.genome import Genome
+from reformer.genomics.provenance import Provenance, one_line
 from reformer.genomics.variants.changes import Change
 from reformer.genomics.variants.scorers import Scorer
 from reformer.genomics.variants.vcf import (
@@ -93,6 +94,7 @@ def write_scores(
     genome: Genome,
     scorer: Scorer,
     on_variants: Callable[[int], None] = lambda number: None,
+    made: Provenance | None = None,
 ) -> None:
     """Scores the variants of a file, see `write_scored_variants`.
 
@@ -105,6 +107,7 @@ def write_scores(
         genome: where the variants are.
         scorer: the model.
         on_variants: called with the number of variants that have been scored since the last call.
+        made: what makes the scores, for the header.
     """
 
     def score(variants: Iterator[Variant]) -> Iterator[Scored]:
@@ -113,7 +116,8 @@ def write_scores(
                 yield from _scored(batch, genome, name, scorer)
                 on_variants(len(batch))
 
-    write_scored_variants(path, source, scorer.fields, score, [REF_MISMATCH])
+    line = None if made is None else one_line(made)
+    write_scored_variants(path, source, scorer.fields, score, [REF_MISMATCH], line)
 
 
 def _scored(variants: tuple[Variant, ...], genome: Genome, name: str, scorer: Scorer) -> Iterator[Scored]:

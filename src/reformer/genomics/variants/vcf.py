@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from reformer.genomics.formats.variant_lines import check_variant_lines
 from reformer.training.atomic import atomic_file
 
 _ESCAPED_IN_INFO = {ord(letter): f"%{ord(letter):02X}" for letter in "%;=, \t\r\n"}
+
+_LONGEST_IN_TBI = 1 << 29  # bases
+_CONTIG_LENGTH = re.compile(r"[<,]length=(\d+)[,>]")
+_INFO_END = re.compile(r"(?:^|;)END=(\d+)(?:;|$)")
 
 Value = float | int | str | tuple[float, ...]
 
@@ -77,21 +82,18 @@ def read_variants(path: str | os.PathLike[str], *, is_sorted: bool = False) -> I
         yield variant
 
 
-def variant_sequences(path: str | os.PathLike[str]) -> set[str]:
-    """The names of the sequences that have variants, for `check_names`; reads the whole file."""
-    return {variant.interval.sequence for variant in read_variants(path)}
-
-
 def write_scored_variants(
     path: str | os.PathLike[str],
     source: str | os.PathLike[str],
     fields: Sequence[InfoField],
     score: Callable[[Iterator[Variant]], Iterator[Scored]],
     filters: Sequence[Filter] = (),
+    provenance: str | None = None,
 ) -> None:
     """Copies a VCF file, its header and columns included, to VCF.gz (BGZF) with scores added to INFO.
 
-    The tabix index ``path.tbi`` comes with it. Both are either whole or not there.
+    The tabix index ``path.tbi`` comes with it, or ``path.csi`` where a sequence is longer than the 2^29 bases
+    that a .tbi can index. Both files are either whole or not there.
     Only the variants that `score` has taken and not yet answered are in memory.
 
     Args:
@@ -100,6 +102,7 @@ def write_scored_variants(
         fields: declared in the header; a field that the source has already must be declared alike.
         score: takes the variants and gives what is written to each, in their order; it may look ahead.
         filters: declared in the header; a variant keeps its other filters.
+        provenance: what made the scores, in a line; kept in the header under the name of the first field.
 
     Raises:
         UserError: the source is wrong (see `read_variants`), not sorted, or has a field of that name declared
@@ -111,15 +114,19 @@ def write_scored_variants(
         raise UserError(f"{path}: expected a name that ends with .vcf.gz")
     *header, names = _header(source, fields, filters)
     declarations = [*map(_declaration, fields), *map(_filter_declaration, filters)]
-    index = Path(f"{path}.tbi")
+    if provenance is not None:
+        declarations.append(f"{_provenance_key(fields)}{provenance}")
+    longest = _longest_declared(header)
     taken: deque[list[str]] = deque()
 
     def variants() -> Iterator[Variant]:
+        nonlocal longest
         for variant, columns in _sorted(_read(source)):
             taken.append(columns)
+            longest = max(longest, _last_base(variant, columns))
             yield variant
 
-    with atomic_file(index) as partial_index, atomic_file(path) as partial:
+    with atomic_file(path) as partial:
         # Lines are copied as text: pysam's own records gain an INFO/END that no header declares.
         with pysam.BGZFile(str(partial), "wb") as out:
             for line in [*header, *declarations, names]:
@@ -131,7 +138,12 @@ def write_scored_variants(
                 out.write(("\t".join(columns) + "\n").encode())
         if taken:
             raise ValueError(f"{len(taken)} variants were not scored: expected as many scores as variants")
-        pysam.tabix_index(str(partial), preset="vcf", force=True, index=str(partial_index))
+        index, other = Path(f"{path}.tbi"), Path(f"{path}.csi")
+        if needs_csi := longest > _LONGEST_IN_TBI:
+            index, other = other, index
+        with atomic_file(index) as partial_index:
+            pysam.tabix_index(str(partial), preset="vcf", force=True, index=str(partial_index), csi=needs_csi)
+    other.unlink(missing_ok=True)  # of an earlier file of this name
 
 
 def _header(
@@ -152,7 +164,24 @@ def _header(
     ours = tuple(
         f"##{kind}=<ID={one.name}," for kind, all_ in (("INFO", fields), ("FILTER", filters)) for one in all_
     )
+    ours += (_provenance_key(fields),) if fields else ()
     return [line for line in lines if not line.startswith(ours)]
+
+
+def _provenance_key(fields: Sequence[InfoField]) -> str:
+    return f"##{fields[0].name}_provenance="
+
+
+def _longest_declared(header: Sequence[str]) -> int:
+    """Bases of the longest sequence that the header gives the length of; 0 where it gives none."""
+    contigs = (line for line in header if line.startswith("##contig=<"))
+    return max((int(found[1]) for line in contigs if (found := _CONTIG_LENGTH.search(line))), default=0)
+
+
+def _last_base(variant: Variant, columns: list[str]) -> int:
+    """The last base that an index takes a variant to have."""
+    end = _INFO_END.search(columns[7])
+    return max(variant.interval.end, int(end[1]) if end else 0)
 
 
 def _declaration(field: InfoField) -> str:
