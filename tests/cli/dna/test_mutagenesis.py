@@ -87,6 +87,18 @@ def test_it_scores_what_score_does_and_writes_it_three_times(
     assert f"{letters[lowest[0]][lowest[1]]}&gt;{lowest[2]}" in report
 
 
+def test_one_base_has_no_track_of_its_own(
+    run_command: RunCommand, finished_run: Path, genome: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.bed").write_text("record1\t9\t10\n")
+    outcome = run_command(
+        "dna", "mutagenesis", finished_run, "r.bed", genome, "--out", "map", "--window", "32"
+    )
+    assert outcome.code == 0, outcome.err
+    letter = genome.read_text().split("\n")[3][9]
+    assert {path.stem for path in Path("map/tracks").iterdir()} == set("ACGT") - {letter} | {"mean"}
+
+
 def test_a_model_of_genes_sees_what_breaks_one(run_command: RunCommand, tmp_path: Path) -> None:
     generator = np.random.default_rng(8)
     gene = coding_text(generator, 100)
