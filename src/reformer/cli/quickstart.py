@@ -10,24 +10,26 @@ def quickstart(
     out: Annotated[
         Path | None, typer.Option(help="The run folder; by default the next free one of runs/quickstart*.")
     ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a small Reformer on a whole yeast chromosome, test it on another species, show the result."""
+    """Learn from a yeast chromosome what genes are, find those of another species, show how right that is."""
     from rich.console import Console
 
-    from reformer.genomics.quickstart import TEST_FILE, TRAIN_FILE, quickstart, summary, yeast_file
+    from reformer.errors import UserError
+    from reformer.genomics.quickstart import quickstart
 
+    if resume and out is None:
+        raise UserError("--resume: expected --out with the folder of the run")
     folder = out or _free_folder()
-    report = quickstart(folder, Console(stderr=True))
-    if report is None:
+    lines = quickstart(folder, Console(stderr=True), resume=resume)
+    if lines is None:
+        print(f"or, to the end of the quickstart, with:\n  reformer quickstart --out {folder} --resume")
         raise typer.Exit(130)
-    model = folder / "model"
-    print()
-    for line in summary(folder):
-        print(line)
-    print(f"\nreport   {report}\nmodel    {model}\nmetrics  {folder / 'metrics.jsonl'}\n\nNext:")
-    print(f"  reformer evaluate {model} {yeast_file(TEST_FILE)}")
-    print(f"  reformer generate {model} --prompt ATGAGTACTGAAGTTCCAGCTAAATGG --max-new-tokens 100")
-    print(f"  reformer info {yeast_file(TRAIN_FILE)}")
+    print("", *lines, "", "Next:", sep="\n")
+    print(f"  reformer dna annotate predict {folder} GENOME.fa --out FOLDER       # genes of your genome")
+    print(f"  reformer dna score {folder} VARIANTS.vcf GENOME.fa SCORED.vcf.gz    # what changes do to genes")
+    print(f"  reformer dna mutagenesis {folder} REGIONS.bed GENOME.fa --out FOLDER   # all changes, as a map")
+    print("  reformer dna pretrain GENOME.fa --out RUN; reformer dna generate RUN NEW.fa   # new sequences")
 
 
 def _free_folder() -> Path:

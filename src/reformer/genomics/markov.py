@@ -191,20 +191,6 @@ class MarkovModel:
             raise ValueError(f"symbols must be a uint8 array [T], got {symbols.dtype} {list(symbols.shape)}")
 
 
-def markov_baselines(training: Symbols, test: Symbols, max_order: int = 8) -> dict[str, float]:
-    """Return {"order-k Markov": bits per symbol of `test`} for models of order 0 .. max_order.
-
-    Args:
-        training: uint8 symbols `[T]` that the models are fitted on.
-        test: uint8 symbols `[T]` that they predict.
-        max_order: The longest context, in symbols.
-    """
-    return {
-        f"order-{order} Markov": MarkovModel(order).fit(training).bits(test)[0]
-        for order in range(max_order + 1)
-    }
-
-
 def _blocks(length: int) -> Iterator[Positions]:
     for start in range(0, length, _BLOCK):
         yield np.arange(start, min(start + _BLOCK, length))

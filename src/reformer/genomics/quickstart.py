@@ -1,81 +1,86 @@
-"""The first run: train on one yeast's chromosome I, whole, and test on another species' chromosome 1."""
+"""The first run: learn what genes are from one yeast's chromosome I, and find those of another species."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reformer.errors import UserError
+from reformer.genomics.coordinates import Interval
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from reformer.data.tokens import TokenArray
+    from reformer.genomics.genes import Gene, Transcript
 
-TRAIN_FILE = "ScerR64_I_GCF_000146045.2_R64_genomic.fna.gz"
-TEST_FILE = "SkudIFO1802_1_GCF_947243775.1_Skud-IFO1802_genomic.fna.gz"
-TEST_NAME = "S. kudriavzevii chromosome 1"
-LARGEST_MARKOV_ORDER = 8
-PROMPT_LENGTH, GENERATED_LENGTH = 500, 200
+TRAIN_FILE, TRAIN_GENES = "ScerR64_I_GCF_000146045.2_R64_genomic.fna.gz", "ScerR64_I.gff.gz"
+TEST_FILE, TEST_GENES = "SkudIFO1802_1_GCF_947243775.1_Skud-IFO1802_genomic.fna.gz", "SkudIFO1802_1.gff.gz"
+ANNOTATION = "annotation"
+"""The folder, in that of the run, with the annotation of the other species."""
+
+_STAGES = [{"length": 1024, "steps": 400, "batch_size": 4}, {"length": "full", "steps": 2}]
+_REGION = Interval("NC_079272.1", 140_000, 167_000)
+"""What of the other species is shown: spliced genes, unspliced ones on both strands, genes of tRNA."""
 
 
-def quickstart(output_dir: Path, console: Console) -> Path | None:
-    """Train, evaluate, compare, generate and report.
+def quickstart(output_dir: Path, console: Console, *, resume: bool = False) -> list[str] | None:
+    """Trains on one species, annotates the other, and compares with what is known of it.
 
     Args:
-        output_dir: the run folder, which must not exist or be empty.
+        output_dir: the run folder, which must not exist or be empty, unless a run is resumed.
         console: where progress is shown.
+        resume: go on from the latest checkpoint of the run folder.
 
     Returns:
-        The path of `report.html`; None if Ctrl-C stopped the training.
+        Lines that say what was done and found; None if Ctrl-C stopped the training.
 
     Raises:
         UserError: the data's package is not installed, or the run folder is not empty.
     """
-    train_file, test_file = yeast_file(TRAIN_FILE), yeast_file(TEST_FILE)
-    from reformer.genomics.recipes import load_over_packaged
-    from reformer.training.corpus import open_corpus
+    genome, truth = yeast_file(TEST_FILE), yeast_file(TEST_GENES)
+    from reformer.genomics.annotation.annotate import BED_FILE, GENES_FILE, TRACKS, Windows
+    from reformer.genomics.annotation.command import REPORT_FILE, SCORES_FILE, Options, annotate
+    from reformer.genomics.annotation.recipe import load_annotation_recipe
+    from reformer.genomics.annotation.training import AnnotationTask
+    from reformer.genomics.formats.annotation import read_genes
     from reformer.training.metrics import peak_memory_bytes
-    from reformer.training.recipe import Recipe
     from reformer.training.report import write_report
     from reformer.training.run import train
-    from reformer.training.trainer import ReformerTrainer  # noqa: F401  (so that the baseline counts it)
 
-    overrides = {
-        "data.train": [str(train_file)],
-        "data.eval": {TEST_NAME: [str(test_file)]},
+    values = {
+        "data.train": [str(yeast_file(TRAIN_FILE))],
+        "annotation.train": [str(yeast_file(TRAIN_GENES))],
+        "model.reversible": True,  # which whole chromosomes as one sequence are for
+        "training.lengths": _STAGES,
         "output_dir": str(output_dir),
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    recipe = load_over_packaged(Recipe, None, "quickstart.yaml", given)
+    recipe = load_annotation_recipe(None, [f"{key}={json.dumps(value)}" for key, value in values.items()])
     baseline = peak_memory_bytes()
-    if train(recipe, console=console).interrupted:
+    if train(recipe, resume=resume, console=console, task=AnnotationTask(recipe)).interrupted:
         return None
-    train_array, test_array = open_corpus([train_file]), open_corpus([test_file])
-    _write_json(output_dir / "memory.json", _memory(output_dir, recipe.model, baseline))
-    _write_json(output_dir / "baselines.json", {TEST_NAME: _markov_bits(train_array, test_array)})
-    _generate(output_dir, test_array)
-    return write_report(output_dir)
-
-
-def summary(output_dir: Path) -> list[str]:
-    """What a quickstart found, in lines."""
-    from reformer.training.metrics import read_metrics
-
-    evaluation = [line for line in read_metrics(output_dir / "metrics.jsonl") if "eval" in line][-1]
-    markov = json.loads((output_dir / "baselines.json").read_text(encoding="utf-8"))[TEST_NAME]
-    memory = json.loads((output_dir / "memory.json").read_text(encoding="utf-8"))
-    tokens = memory["tokens"]
-    used = memory["peak_memory_bytes"] - memory["baseline_memory_bytes"]
-    (full,) = memory["full_attention_bytes"].values()
+    trained = _trained(output_dir, recipe.model, baseline)
+    write_report(output_dir)
+    first, last = _REGION.closed
+    options = Options(Windows(), region=f"{_REGION.sequence}:{first}-{last}", genes=truth)
+    found = output_dir / ANNOTATION
+    annotate(output_dir, genome, found, options)
+    called = read_genes(found / GENES_FILE)
     return [
-        f"trained on S. cerevisiae chromosome I, {tokens:,} bases as one sequence",
-        f"tested on {TEST_NAME}: {evaluation['bits_per_base']:.4f} bits per base "
-        f"(Markov models: {', '.join(f'{name.split()[0]} {bits:.4f}' for name, bits in markov.items())})",
-        f"memory of a training step: {used / 2**20:,.0f} MiB, {used / tokens:,.0f} bytes per base; "
-        f"the weights of full attention alone would take {full / 2**30:,.0f} GiB",
+        *trained,
+        "",
+        "Annotated S. kudriavzevii chromosome 1, in one pass over each strand.",
+        *_scores(found / SCORES_FILE),
+        "",
+        f"{'true gene':14}{'coding bases':36}called",
+        *_side_by_side(read_genes(truth), called),
+        "",
+        f"genes    {found / GENES_FILE}, {BED_FILE}",
+        f"tracks   {found / TRACKS}",
+        f"report   {found / REPORT_FILE}",
+        f"model    {output_dir / 'model'}, trained as {output_dir / 'report.html'} says",
     ]
 
 
@@ -89,43 +94,65 @@ def yeast_file(name: str) -> Path:
     raise UserError(f"{name} is not installed; it comes with: pip install 'reformer-torch[quickstart]'")
 
 
-def _markov_bits(train: TokenArray, test: TokenArray) -> dict[str, float]:
-    from reformer.genomics.markov import markov_baselines, nucleotide_symbols
-
-    training, held_out = (nucleotide_symbols(array.tokens, array.records.starts) for array in (train, test))
-    return markov_baselines(training, held_out, max_order=LARGEST_MARKOV_ORDER)
-
-
-def _memory(folder: Path, model: dict[str, Any], baseline: int) -> dict[str, Any]:
-    """Peak memory of training steps, measured, and what the weights of full attention would take."""
+def _trained(folder: Path, model: dict[str, Any], baseline: int) -> list[str]:
+    """What was trained and what memory it took, which goes to the report too, next to full attention's."""
+    from reformer.training.atomic import write_text_atomically
     from reformer.training.metrics import read_metrics
 
     steps = [line for line in read_metrics(folder / "metrics.jsonl") if "loss" in line]
     peaks = {line["length"]: line["peak_memory_bytes"] for line in steps}
     tokens = max(peaks)
     weights = len(model["attn_layers"]) * model["num_attention_heads"] * tokens**2 * 4
-    return {
+    content = {
         "tokens": tokens,
         "peak_memory_bytes": peaks[tokens],
         "baseline_memory_bytes": baseline,
         "full_attention_bytes": {"full attention: weights [heads, T, T] of all layers, float32": weights},
         "measurements": [{"tokens": length, "peak_memory_bytes": peak} for length, peak in peaks.items()],
     }
+    write_text_atomically(folder / "memory.json", json.dumps(content, indent=1) + "\n")
+    used = peaks[tokens] - baseline
+    return [
+        "Trained on S. cerevisiae chromosome I and its genes.",
+        f"A step on {tokens:,} bases as one sequence took {used / 2**20:,.0f} MiB; the weights of full "
+        f"attention alone would take {weights / 2**30:,.0f} GiB.",
+    ]
 
 
-def _generate(folder: Path, test: TokenArray) -> None:
-    from reformer.generation.continuation import Sampling, continue_text
-    from reformer.training.atomic import write_text_atomically
-    from reformer.training.model_folder import load_model
+def _scores(path: Path) -> list[str]:
+    """F1 of bases and genes."""
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    classes, genes = scores["decoded"]["classes"], scores["genes"]
+    bases = ", ".join(f"{name} {classes[name]['f1']:.4f}" for name in ("intergenic", "CDS+", "CDS-"))
+    right = ", ".join(f"{name} {score['f1']:.4f}" for name, score in genes.items())
+    return [
+        f"F1 of bases: {bases} (the report has introns and RNA genes, of which it saw few)",
+        f"F1 of genes: {right}",
+    ]
 
-    model, tokenizer = load_model(folder / "model", "auto")
-    middle = len(test) // 2
-    prompt = str(tokenizer.decode(test.window(middle, PROMPT_LENGTH)))
-    continuation = continue_text(model, tokenizer, prompt, Sampling(GENERATED_LENGTH))
-    write_text_atomically(folder / "generated.txt", continuation + "\n")
+
+def _side_by_side(true: list[Gene], called: list[Gene]) -> Iterator[str]:
+    """The coding genes of the region, and what was called in their place."""
+    missing = {call.interval: call for call in _coding(called).values()}
+    for name, transcript in _coding(true).items():
+        here = [place for place in missing if place.overlaps(transcript.interval)]
+        calls = [_place(missing.pop(place)) for place in here]
+        place = _place(transcript)
+        yield f"{name:14}{place:36}{'the same' if calls == [place] else '; '.join(calls) or 'not called'}"
+    yield from (f"{'none':50}{_place(call)}" for call in missing.values())
 
 
-def _write_json(path: Path, content: Any) -> None:
-    from reformer.training.atomic import write_text_atomically
+def _coding(genes: list[Gene]) -> dict[str, Transcript]:
+    from reformer.genomics.annotation.classes import labelled_transcripts
 
-    write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+    return {
+        gene.symbol or gene.name: transcript
+        for gene in genes
+        for transcript in labelled_transcripts([gene])
+        if transcript.cds and transcript.interval.overlaps(_REGION)
+    }
+
+
+def _place(transcript: Transcript) -> str:
+    segments = sorted((segment.start, segment.end) for segment in transcript.cds)
+    return f"{transcript.strand} " + ", ".join(f"{start + 1:,}-{end:,}" for start, end in segments)

@@ -167,7 +167,7 @@ def _draw_genes(axes: Axes, genes: list[Gene], region: Interval, height: float, 
         others = without([(exon.start, exon.end) for exon in transcript.exons], coding)
         _draw_boxes(axes, others, middle, _HEIGHT / 2, exon_colour, 0)
         _draw_boxes(axes, coding, middle, _HEIGHT, _COLOURS["CDS"], side * len(region) / 150)
-        name = gene.name.removeprefix("gene-")
+        name = gene.symbol or gene.name.removeprefix("gene-")
         left, right = max(left, region.start), min(right, region.end)
         if with_names and right - left > len(name) * len(region) / _LETTERS_ACROSS:
             axes.annotate(

@@ -82,6 +82,18 @@ def read_variants(path: str | os.PathLike[str], *, is_sorted: bool = False) -> I
         yield variant
 
 
+def read_scores(path: str | os.PathLike[str], field: str) -> Iterator[tuple[Variant, tuple[float, ...]]]:
+    """Yields variants with what `write_scored_variants` wrote to a field of INFO, NaN where there is none.
+
+    Raises:
+        UserError: pysam is missing, or the file is not VCF.
+    """
+    for variant, columns in _read(path):
+        values = dict(item.partition("=")[::2] for item in columns[7].split(";")).get(field)
+        numbers = (values or ",".join("." * len(variant.alternatives))).split(",")
+        yield variant, tuple(float("nan") if number == "." else float(number) for number in numbers)
+
+
 def write_scored_variants(
     path: str | os.PathLike[str],
     source: str | os.PathLike[str],

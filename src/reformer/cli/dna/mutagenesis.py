@@ -1,0 +1,42 @@
+"""`reformer dna mutagenesis`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def mutagenesis(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
+    regions: Annotated[Path, typer.Argument(metavar="REGIONS", help="BED.")],
+    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA, plain, BGZF or gzip.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    window: Annotated[int, typer.Option(help="Bases around a substitution, up to 1048576.")] = 8192,
+    reach: Annotated[
+        int,
+        typer.Option(help="Causal models: bases from the substitution on whose probability counts."),
+    ] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Score every substitution of every base of some regions: in silico mutagenesis.
+
+    Leaves substitutions.vcf.gz with the scores of `dna score` and its tabix index, a bigWig for what each
+    base becomes and one of their mean, and report.html with a heat map.
+    """
+    from reformer.errors import UserError
+    from reformer.genomics.genome import Genome
+    from reformer.genomics.variants.mutagenesis import REPORT_FILE, mutate, regions_of
+    from reformer.genomics.variants.scorers import load_scorer
+    from reformer.genomics.variants.scoring import check_window
+    from reformer.training.progress import progress_bar
+
+    check_window(window, reach)
+    if out.exists():
+        raise UserError(f"{out}: exists: expected a folder to make")
+    with Genome(genome) as opened:
+        chosen = regions_of(regions, opened)
+        num_bases = sum(map(len, chosen))
+        scorer = load_scorer(model, device, window, reach)
+        with progress_bar("scoring", num_bases) as advance:
+            mutate(out, chosen, opened, scorer, advance)
+    print(f"{out}: {num_bases:,} bases in {len(chosen):,} region(s)\n{out / REPORT_FILE}")
