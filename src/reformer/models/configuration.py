@@ -42,8 +42,9 @@ class ReformerConfig(transformers.ReformerConfig):
         cross_attention_hidden_size: features of the memory that each layer also attends to, see
             `ReformerForSeq2SeqLM`; None for no cross-attention.
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
-        rc_equivariant: make masked and token-classification models of nucleotides exactly equivariant under
-            the reverse complement, at twice the cost, see `reformer.models.strands`.
+        rc_equivariant: make masked models and those of token and sequence classification of nucleotides
+            exactly equivariant under the reverse complement, at twice the cost, see
+            `reformer.models.strands`.
         classifier_pooling: what `ReformerForSequenceClassification` labels a sequence from: "token" (see
             there), "mean", the mean over its real tokens, or "flatten", all of them side by side, each with
             weights of its own, for sequences of up to `max_position_embeddings` tokens.
