@@ -12,7 +12,7 @@ from reformer.errors import UserError
 from reformer.genomics.base_encoding import BaseEncoding
 from reformer.genomics.classification.batches import ClassificationBatches, padded
 from reformer.genomics.classification.classifier import ClassificationSettings, Classifier
-from reformer.genomics.classification.data import class_weights, deal, sequence_groups
+from reformer.genomics.classification.data import ClassificationData, class_weights, deal, sequence_groups
 from reformer.genomics.classification.metrics import (
     OneLabel,
     SeveralLabels,
@@ -21,6 +21,7 @@ from reformer.genomics.classification.metrics import (
     sigmoid,
     softmax,
 )
+from reformer.genomics.classification.recipe import load_classification_recipe
 from reformer.genomics.coordinates import reverse_complement as complement_letters
 from reformer.genomics.formats.label_files import (
     check_all_used,
@@ -120,6 +121,42 @@ def test_identical_sequences_are_dealt_together_and_classes_evenly(tmp_path: Pat
     assert not np.array_equal(parts, deal(array, classes, 5, 4, True))
     with pytest.raises(UserError, match="40 different sequences: expected as many as folds, 41"):
         deal(array, classes, 41, 0, True)
+
+
+def test_parts_have_every_label_and_share_no_sequence(tmp_path: Path) -> None:
+    """With rare labels that share their sequences, those of one in a single sequence twice over."""
+    texts = random_texts(*range(20, 60))
+    texts += texts[:3]
+    array_of(tmp_path, *texts)
+    labels = [[f"s{n}", "all"] for n in range(43)] + [[f"s{n}", f"rare{n % 14}"] for n in range(28)]
+    labels += [["s0", "twice"], ["s40", "twice"]]  # of one sequence
+    write_labels(tmp_path, "".join(f"{name}\t{label}\n" for name, label in labels))
+    for seed in range(6):
+        values = {
+            "data.train": [str(tmp_path / "s.fa")],
+            "data.cache_dir": str(tmp_path / "cache"),
+            "classification.train": [str(tmp_path / "l.tsv")],
+            "classification.problem_type": "multi_label_classification",
+            "classification.folds": 5,
+            "training.seed": seed,
+        }
+        given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        data = ClassificationData.of(load_classification_recipe(None, given))
+        parts = {"train": data.train, **data.held_out}
+        assert list(parts) == ["train", "test", "validation"]
+        assert list(data.validation) == ["validation"]
+        assert data.targets["train"].any(axis=0).all()
+        read = {
+            name: {array.window(r.start, r.length).tobytes() for r in array.records}
+            for name, array in parts.items()
+        }
+        assert sum(map(len, read.values())) == 40
+        assert sum(len(array.records) for array in parts.values()) == 43
+        assert min(len(array.records) for array in data.held_out.values()) >= 5
+        for name, array in parts.items():
+            true = data.targets["train" if name == "train" else f"eval.{name}"]
+            own = [{data.settings.classes[i] for i in np.flatnonzero(row)} for row in true]
+            assert own == [{y for x, y in labels if x == record.name} for record in array.records]
 
 
 def test_an_epoch_has_every_sequence_once_with_its_label(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def _values(part: _Part, label: str) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
 
 
-def _name(part: _Part, taken: Mapping[str, str]) -> str:
+def _name(part: _Part, taken: Mapping[str, list[str]]) -> str:
     """A name of one word that is not taken: the feature's, its place besides where another has that."""
     first, last = part.pieces[0], part.pieces[-1]
     place = f"{first.sequence}:{min(first.start, last.start) + 1}-{max(first.end, last.end)}"

@@ -236,7 +236,7 @@ def average_precision(is_true: npt.NDArray[np.bool_], scores: Floats) -> float:
     return float((np.diff(found, prepend=0) / found[-1] * found / (last_of_each + 1)).sum())
 
 
-def _counts(score: Score) -> tuple[int, int, int]:
+def _counts(score: Score) -> tuple[float, float, float]:
     return score.num_right, score.num_predicted, score.num_true
 
 
