@@ -72,7 +72,7 @@ def read_genes(path: Path) -> list[Gene]:
     from reformer.genomics.coordinates import reverse_complement
     from reformer.genomics.formats.genbank import read_genbank
 
-    genes = []
+    genes: list[Gene] = []
     for record in read_genbank(path):
         for feature in record.features:
             product = " ".join(feature.qualifiers.get("product", ()))
@@ -155,7 +155,8 @@ def cnn(recipe: Any, seconds: float) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(recipe.training.seed)
     model = _cnn(recipe.encoding.vocab_size, len(data.settings.classes))
     optimizer = torch.optim.AdamW(model.parameters(), CNN_LEARNING_RATE, weight_decay=0.01)
-    settings, best, step = data.settings, (math.inf, None, None), 0
+    settings, step = data.settings, 0
+    best: tuple[float, dict[str, Any], float] = math.inf, {}, 1.0
     for evaluation in range(1, CNN_EVALUATIONS + 1):
         model.train()
         while (done := (time.process_time() - start) / seconds) < evaluation / CNN_EVALUATIONS:
@@ -206,37 +207,41 @@ def _cnn(vocab_size: int, num_classes: int) -> Any:
 
 
 def kmers(parts: Mapping[str, list[Gene]]) -> tuple[Any, dict[str, Any]]:
-    """Multinomial naive Bayes of k-mers, k and what is added to each count chosen on the validation part."""
+    """Multinomial naive Bayes of k-mers; k, what is added to each count, and a temperature by validation."""
+    from reformer.genomics.classification.metrics import fit_temperature
+
     start = time.process_time()
     classes = tuple(sorted({gene.label for gene in parts["train"]}))
+    labels = {part: np.array([classes.index(gene.label) for gene in own]) for part, own in parts.items()}
 
-    def nats(part: str, k: int, added: float) -> Any:
-        counts = {name: _counts(genes, k) for name, genes in parts.items() if name in ("train", part)}
-        labels = np.array([classes.index(gene.label) for gene in parts["train"]])
-        of_class = np.stack([counts["train"][labels == n].sum(axis=0) + added for n in range(len(classes))])
-        log_shares = np.log(of_class / of_class.sum(axis=1, keepdims=True))
-        return counts[part] @ log_shares.T + np.log(np.bincount(labels) / len(labels))
+    def logits(part: str, k: int, added: float) -> Any:
+        counts = _counts(parts["train"], k)
+        of_class = np.stack([counts[labels["train"] == n].sum(axis=0) + added for n in range(len(classes))])
+        shares = of_class / of_class.sum(axis=1, keepdims=True)
+        return _counts(parts[part], k) @ np.log(shares).T + np.log(np.bincount(labels["train"]))
 
     choices = [(k, added) for k in range(2, 7) for added in (0.1, 1.0)]
-    k, added = max(
-        choices, key=lambda one: _scored(classes, parts["validation"], nats("validation", *one)).macro_f1()
-    )
-    found = _scored(classes, parts["test"], nats("test", k, added))
-    return found.to_json(), {"k": k, "added": added, "train_cpu_seconds": time.process_time() - start}
+    found = {one: _scored(classes, labels["validation"], logits("validation", *one)) for one in choices}
+    best = max(choices, key=lambda one: found[one].macro_f1())
+    temperature = fit_temperature(logits("validation", *best), labels["validation"])
+    scored = _scored(classes, labels["test"], logits("test", *best) / temperature)
+    k, added = best
+    return scored.to_json(), {"k": k, "added": added, "train_cpu_seconds": time.process_time() - start}
 
 
 def majority(parts: Mapping[str, list[Gene]]) -> tuple[Any, dict[str, Any]]:
     """The shares of the classes in training for every gene."""
     classes = tuple(sorted({gene.label for gene in parts["train"]}))
     counts = Counter(gene.label for gene in parts["train"])
+    labels = np.array([classes.index(gene.label) for gene in parts["test"]])
     logits = np.log([counts[name] for name in classes])
-    return _scored(classes, parts["test"], np.tile(logits, (len(parts["test"]), 1))).to_json(), {}
+    return _scored(classes, labels, np.tile(logits, (len(labels), 1))).to_json(), {}
 
 
-def _scored(classes: tuple[str, ...], genes: list[Gene], logits: Any) -> Any:
+def _scored(classes: tuple[str, ...], labels: Any, logits: Any) -> Any:
     from reformer.genomics.classification.metrics import OneLabel, softmax
 
-    return OneLabel(classes, np.array([classes.index(gene.label) for gene in genes]), softmax(logits))
+    return OneLabel(classes, labels, softmax(logits))
 
 
 def _counts(genes: list[Gene], k: int) -> Any:

@@ -185,6 +185,7 @@ def test_a_model_of_both_strands_reads_either_alike(tmp_path: Path, run_command:
     values = recipe_values(tmp_path)
     values["model"]["rc_equivariant"] = True
     values["classification"]["kmer"] = 3
+    values["training"]["lengths"][0]["steps"] = 4
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
     assert run_command("dna", "classify", "train", tmp_path / "recipe.yaml").code == 0
     records = [record.split() for record in (tmp_path / "s1.fa").read_text().split(">")[1:]]

@@ -169,8 +169,8 @@ def _can_plot() -> bool:
 
 
 def _scores_table(scored: Classified) -> str:
-    header = ("class", "precision", "recall", "F1", "sequences")
-    rows = [
+    header: tuple[str, ...] = ("class", "precision", "recall", "F1", "sequences")
+    rows: list[tuple[str, ...]] = [
         (name, f"{s.precision:.4f}", f"{s.recall:.4f}", f"{s.f1:.4f}", format_count(int(s.num_true)))
         for name, s in scored.by_class().items()
     ]
