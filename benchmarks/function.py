@@ -47,14 +47,14 @@ CLASSES = {
 SETTINGS = (
     "classification.folds=0",
     "model.attn_layers=[local, lsh]",
-    "training.lengths=[{length: 512, steps: 150, batch_size: 16}]",
-    "training.warmup_steps=15",
-    "training.eval_every=50",
+    "training.lengths=[{length: 256, steps: 400, batch_size: 8}]",
+    "training.warmup_steps=30",
+    "training.eval_every=200",
     "training.device=cpu",
 )
 CONTENDERS = ("majority", "k-mers", "reformer", "cnn")
 SHARES = {"test": 0.2, "validation": 0.1}
-CNN_WIDTH, CNN_LEARNING_RATE, CNN_DROPOUT, CNN_EVALUATIONS = 64, 1e-3, 0.2, 3
+CNN_WIDTH, CNN_LEARNING_RATE, CNN_DROPOUT, CNN_EVALUATIONS = 64, 1e-3, 0.2, 2
 
 
 @dataclass(frozen=True)
