@@ -190,23 +190,24 @@ def measure(name: str, data: Any, recipe: Any, seed: int) -> tuple[float, dict[s
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
-    """For each contender, its mean over the chains of all folds that every contender has been tested on.
+    """For each figure and contender, its mean over the chains of the folds on which all have been tested.
 
     Behind it are the means of the seeds one by one: how much of a difference is chance.
     """
     names = list(dict.fromkeys(row["contender"] for row in rows))
-    done = [{(row["seed"], row["fold"]) for row in rows if row["contender"] == name} for name in names]
-    common = set.intersection(*done)
-    lines = [f"{len(common)} folds"]
-    for name, figure in itertools.product(names, ("q3_by_chain", "q8_by_chain")):
-        chosen = [row for row in rows if row["contender"] == name and (row["seed"], row["fold"]) in common]
-        by_seed = {
-            seed: _mean([row for row in chosen if row["seed"] == seed], figure)
-            for seed in sorted({row["seed"] for row in chosen})
-        }
-        if chosen:
-            figures = ", ".join(f"{mean:.4f}" for mean in by_seed.values())
-            lines.append(f"{name:14} {figure[:2].upper()} {_mean(chosen, figure):.4f}, by seed {figures}")
+    lines = []
+    for figure in ("q3_by_chain", "q8_by_chain"):
+        own = {name: [row for row in rows if row["contender"] == name and figure in row] for name in names}
+        own = {name: found for name, found in own.items() if found}
+        done = [{(row["seed"], row["fold"]) for row in found} for found in own.values()]
+        common = set.intersection(*done) if done else set()
+        lines.append(f"{figure[:2].upper()} of {len(common)} folds")
+        for name, found in own.items() if common else ():
+            chosen = [row for row in found if (row["seed"], row["fold"]) in common]
+            seeds = sorted({row["seed"] for row in chosen})
+            figures = (_mean([row for row in chosen if row["seed"] == seed], figure) for seed in seeds)
+            by_seed = ", ".join(f"{mean:.4f}" for mean in figures)
+            lines.append(f"{name:14} {_mean(chosen, figure):.4f}, by seed {by_seed}")
     return lines
 
 
