@@ -149,14 +149,14 @@ def cnn(recipe: Any) -> Any:
     from torch import nn
     from torch.nn import functional as F
 
-    from reformer.genomics.classification.classifier import ClassificationSettings, Classifier
+    from reformer.genomics.classification.classifier import Classifier
     from reformer.genomics.classification.training import ClassificationTask
 
     task = ClassificationTask(recipe)
     data = task.open_data(recipe)
     batches = task.batches(recipe, data, 1)
     torch.manual_seed(recipe.training.seed)
-    model = _Cnn(nn, recipe.encoding.vocab_size, len(data.classes)).train()
+    model = _Cnn(nn, recipe.encoding.vocab_size, len(data.settings.classes)).train()
     optimizer = torch.optim.AdamW(model.parameters(), CNN_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     for step in range(len(batches)):
         for group in optimizer.param_groups:
@@ -168,7 +168,7 @@ def cnn(recipe: Any) -> Any:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    return Classifier(model.eval(), ClassificationSettings(data.classes, recipe.encoding))
+    return Classifier(model.eval(), data.settings)
 
 
 def _Cnn(nn: Any, vocab_size: int, num_classes: int) -> Any:  # noqa: N802
@@ -198,8 +198,7 @@ def measure(
     name: str, data: Data, fold: int, seed: int, epochs: int, choose: Sequence[str] | None
 ) -> dict[str, Any]:
     """Trains on all other folds, or on those to choose by, and scores on one."""
-    from reformer.genomics.classification.metrics import Classified
-    from reformer.genomics.formats.label_files import read_labels, targets
+    from reformer.genomics.formats.label_files import read_labels
     from reformer.training.corpus import open_corpus
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -213,9 +212,8 @@ def measure(
         classifier = CONTENDERS[name](recipe)
         seconds = time.process_time() - start
         array = open_corpus([test_files[0]], cache_dir=folder / "cache")
-        classes = classifier.settings.classes
-        true = targets(array, read_labels([test_files[1]]), classes)
-        found = Classified(classes, true, classifier.probabilities(classifier.logits(array)))
+        true = classifier.settings.targets(array, read_labels([test_files[1]]))
+        found, _ = classifier.settings.scored(classifier.logits(array), true)
     return {
         "contender": name,
         "seed": seed,

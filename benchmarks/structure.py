@@ -2,18 +2,19 @@
 
     apt-get download python3-prody-tests && dpkg-deb -x python3-prody-tests_*.deb prody
     pip download --no-deps --no-binary biopython biopython==1.88 && tar -xf biopython-1.88.tar.gz
-    python -m benchmarks.structure prody biopython-1.88/Tests/PDB [--folds 5] [--seeds 0] [--out FOLDER]
+    python -m benchmarks.structure prody biopython-1.88/Tests/PDB [--folds 5] [--seeds 0 1 2] [--out FOLDER]
 
 Cross-validation over all protein chains of the folders, but for those at least 90 % identical to a longer
 one: chains of one cluster (25 % identity, single linkage) are in one fold. Labels are DSSP's, of the
-coordinates, in 3 classes. A figure is Q3, the mean over chains of the share of residues that are right. The
-set is small, about a hundred chains, two thirds of them of one ribosome: differences of one or two hundredths
-mean nothing. All contenders read the same batches for the same steps of `structure.yaml`, on one thread; in
-them some residues are read as others (`structure.substitution`). "CNN, unaltered" is the window-CNN trained
-on the residues as they are. The recipe was chosen on chains held out of the training chains of folds 0 to 3,
-but each of these is a test chain of another fold: no figure is wholly blind to the choice. "majority" says
-the most frequent class of the training chains. Rows that FOLDER/structure.json has already are not measured
-again.
+coordinates: Q3 is the mean over chains of the share of residues that a model of 3 classes has right, Q8 that
+of a model of 8, trained by itself. The set is small, about a hundred chains, two thirds of them of one
+ribosome: differences of one or two hundredths mean nothing. All contenders read the same batches for the same
+steps of `structure.yaml`, on one thread, and the weights of the last step are tested: nothing is chosen by
+test chains. In the batches some residues are read as others (`structure.substitution`); "CNN, unaltered" is
+the window-CNN trained on the residues as they are. The recipe was chosen on chains held out of the training
+chains of the folds of seed 0, but each of these is a test chain of another fold: no figure is wholly blind to
+the choice. "majority" says the most frequent class of the training chains. What FOLDER/structure.json has
+already is not measured again.
 """
 
 import argparse
@@ -33,14 +34,14 @@ import numpy as np
 
 from reformer.bench.machine import describe_machine
 
-CLASSES = "HEC"
-Build = Callable[[int], Any]
+Build = Callable[[int, str], Any]
+"""Makes a model of so many tokens whose classes have these letters."""
 
 
 def reformer(attn_layers: Sequence[str] | None = None) -> Build:
     """The model of the recipe that comes with the library, or with other attention layers."""
 
-    def build(vocab_size: int) -> Any:
+    def build(vocab_size: int, letters: str) -> Any:
         import yaml
 
         from reformer import ReformerConfig, ReformerForTokenClassification
@@ -49,14 +50,14 @@ def reformer(attn_layers: Sequence[str] | None = None) -> Build:
         fields = yaml.safe_load(recipe.read_text())["model"]
         fields |= {"attn_layers": list(attn_layers)} if attn_layers else {}
         config = ReformerConfig(
-            **fields, vocab_size=vocab_size, pad_token_id=0, id2label=dict(enumerate(CLASSES))
+            **fields, vocab_size=vocab_size, pad_token_id=0, id2label=dict(enumerate(letters))
         )
         return ReformerForTokenClassification(config)
 
     return build
 
 
-def cnn(vocab_size: int) -> Any:
+def cnn(vocab_size: int, letters: str) -> Any:
     """Three convolutions, which see 31 residues."""
     import torch
     from torch import nn
@@ -72,8 +73,8 @@ def cnn(vocab_size: int) -> Any:
                     for layer in (nn.Conv1d(64, 64, 11, padding=5), nn.GELU(), nn.Dropout(0.2))
                 )
             )
-            self.classifier = nn.Linear(64, len(CLASSES))
-            self.config = SimpleNamespace(id2label=dict(enumerate(CLASSES)), num_labels=len(CLASSES))
+            self.classifier = nn.Linear(64, len(letters))
+            self.config = SimpleNamespace(id2label=dict(enumerate(letters)), num_labels=len(letters))
             self.device = torch.device("cpu")
 
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
@@ -123,7 +124,7 @@ def train(build: Build, data: Any, recipe: Any, seed: int) -> tuple[Any, dict[st
 
     torch.manual_seed(seed)
     training = recipe.training
-    model = build(len(data.train.vocabulary)).train()
+    model = build(len(data.train.vocabulary), recipe.structure.letters).train()
     substitution = recipe.structure.substitution
     batches = StructureBatches(data, training.lengths, seed, 1, substitution=substitution)
     optimizer = torch.optim.AdamW(
@@ -156,7 +157,7 @@ def evaluate(model: Any, data: Any) -> list[Any]:
     return evaluate_chains(StructurePredictor(model), data, "test")[1]
 
 
-def majority(data: Any) -> list[Any]:
+def majority(data: Any, letters: str) -> list[Any]:
     from reformer.genomics.structure.data import NO_LABEL
     from reformer.genomics.structure.metrics import ChainResult
 
@@ -164,52 +165,70 @@ def majority(data: Any) -> list[Any]:
         found = [data.labels[r.start : r.start + r.length] for r in array.records]
         return [one[one != NO_LABEL] for one in found]
 
-    most = CLASSES[np.bincount(np.concatenate(labels(data.train))).argmax()]
+    most = letters[np.bincount(np.concatenate(labels(data.train))).argmax()]
     names = [record.name for record in data.held_out["test"].records]
     return [
-        ChainResult(name, "".join(CLASSES[n] for n in one), most * len(one))
+        ChainResult(name, "".join(letters[n] for n in one), most * len(one))
         for name, one in zip(names, labels(data.held_out["test"]), strict=True)
     ]
 
 
-def measure(name: str, data: Any, recipe: Any, seed: int) -> dict[str, Any]:
-    """The figures of a contender on the chains of one fold."""
-    facts: dict[str, Any] = {}
+def measure(name: str, data: Any, recipe: Any, seed: int) -> tuple[float, dict[str, Any]]:
+    """Q3 or Q8 of a contender on the chains of one fold, as the recipe has classes, and what it took."""
+    from reformer.genomics.structure.metrics import accuracy_by_chain
+
+    section, facts = recipe.structure, dict[str, Any]()
     if name == "majority":
-        results = majority(data)
+        results = majority(data, section.letters)
     else:
         if name == "CNN, unaltered":
-            section = recipe.structure.model_copy(update={"substitution": 0.0})
-            recipe = recipe.model_copy(update={"structure": section})
+            unaltered = section.model_copy(update={"substitution": 0.0})
+            recipe = recipe.model_copy(update={"structure": unaltered})
         model, facts = train(TRAINED[name], data, recipe, seed)
         results = evaluate(model, data)
-    q3 = [result.accuracy(3) for result in results]
-    return {"chains": len(q3), "q3_by_chain": float(np.mean(q3)), **facts}
+    return accuracy_by_chain(results, section.classes), {"chains": len(results), **facts}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
-    """For each contender, its mean over the chains of all folds that every contender has been tested on.
+    """For each figure and contender, its mean over the chains of the folds on which all have been tested.
 
     Behind it are the means of the seeds one by one: how much of a difference is chance.
     """
     names = list(dict.fromkeys(row["contender"] for row in rows))
-    done = [{(row["seed"], row["fold"]) for row in rows if row["contender"] == name} for name in names]
-    common = set.intersection(*done)
-    lines = [f"{len(common)} folds"]
-    for name in names:
-        chosen = [row for row in rows if row["contender"] == name and (row["seed"], row["fold"]) in common]
-        by_seed = {
-            seed: _mean_q3([row for row in chosen if row["seed"] == seed])
-            for seed in sorted({row["seed"] for row in chosen})
-        }
-        if chosen:
-            figures = ", ".join(f"{mean:.4f}" for mean in by_seed.values())
-            lines.append(f"{name:14} Q3 {_mean_q3(chosen):.4f}, by seed {figures}")
+    lines = []
+    for figure in ("q3_by_chain", "q8_by_chain"):
+        own = {name: [row for row in rows if row["contender"] == name and figure in row] for name in names}
+        own = {name: found for name, found in own.items() if found}
+        done = [{(row["seed"], row["fold"]) for row in found} for found in own.values()]
+        common = set.intersection(*done) if done else set()
+        lines.append(f"{figure[:2].upper()} of {len(common)} folds")
+        for name, found in own.items() if common else ():
+            chosen = [row for row in found if (row["seed"], row["fold"]) in common]
+            seeds = sorted({row["seed"] for row in chosen})
+            figures = (_mean([row for row in chosen if row["seed"] == seed], figure) for seed in seeds)
+            by_seed = ", ".join(f"{mean:.4f}" for mean in figures)
+            lines.append(f"{name:14} {_mean(chosen, figure):.4f}, by seed {by_seed}")
     return lines
 
 
-def _mean_q3(rows: list[dict[str, Any]]) -> float:
-    return float(np.average([row["q3_by_chain"] for row in rows], weights=[row["chains"] for row in rows]))
+def _mean(rows: list[dict[str, Any]], figure: str) -> float:
+    return float(np.average([row[figure] for row in rows], weights=[row["chains"] for row in rows]))
+
+
+def open_data(structures: Sequence[str], classes: int, cache: str) -> tuple[Any, Any]:
+    """The recipe of the library for so many classes, and all chains of the folders."""
+    from reformer.genomics.structure.data import StructureData
+    from reformer.genomics.structure.recipe import load_structure_recipe
+
+    values = {
+        "data.train": structures,
+        "data.cache_dir": cache,
+        "structure.classes": classes,
+        "structure.validation": 0,
+        "structure.test": 0,
+    }
+    recipe = load_structure_recipe(None, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    return recipe, StructureData.of(recipe)
 
 
 def main() -> None:
@@ -218,38 +237,40 @@ def main() -> None:
     parser.add_argument("structures", nargs="+", help="folders of PDB and mmCIF files")
     parser.add_argument("--contenders", nargs="+", choices=contenders, default=contenders)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of folds, weights and batches")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of folds, weights and batches"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     import torch
-
-    from reformer.genomics.structure.data import StructureData
-    from reformer.genomics.structure.recipe import load_structure_recipe
 
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "structure.json"
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
     with tempfile.TemporaryDirectory() as cache:
-        values = {"data.train": arguments.structures, "structure.held_out": 0, "data.cache_dir": cache}
-        recipe = load_structure_recipe(None, [f"{key}={json.dumps(value)}" for key, value in values.items()])
-        data = StructureData.of(recipe)
+        (recipe, data), (recipe_8, data_8) = (open_data(arguments.structures, n, cache) for n in (3, 8))
+        identity = recipe.structure.identity
         facts = {
             "chains": len(data.train.records),
             "residues": len(data.train),
-            "identity": recipe.structure.identity,
+            "identity": identity,
             "folds": arguments.folds,
         }
         for seed in arguments.seeds:
-            folds = split(data, arguments.folds, seed, recipe.structure.identity)
-            for (number, fold), name in itertools.product(enumerate(folds), arguments.contenders):
+            folds = zip(*(split(one, arguments.folds, seed, identity) for one in (data, data_8)), strict=True)
+            for (number, (fold, fold_8)), name in itertools.product(enumerate(folds), arguments.contenders):
                 key = {"contender": name, "seed": seed, "fold": number}
-                if any(row.items() >= key.items() for row in rows):
-                    continue
-                rows.append(key | measure(name, fold, recipe, seed))
-                content = {"machine": describe_machine(), "data": facts, "rows": rows}
-                file.write_text(json.dumps(content, indent=1) + "\n")
-                print(f"seed {seed}, fold {number}: {name:14} Q3 {rows[-1]['q3_by_chain']:.4f}", flush=True)
+                row = next((row for row in rows if row.items() >= key.items()), key)
+                if row is key:
+                    rows.append(row)
+                for figure, one, own in (("q3_by_chain", fold, recipe), ("q8_by_chain", fold_8, recipe_8)):
+                    if figure not in row:
+                        row[figure], facts_of_it = measure(name, one, own, seed)
+                        row |= facts_of_it | row
+                        content = {"machine": describe_machine(), "data": facts, "rows": rows}
+                        file.write_text(json.dumps(content, indent=1) + "\n")
+                        print(f"seed {seed}, fold {number}: {name:14} {figure} {row[figure]:.4f}", flush=True)
     print("\n".join(summary([row for row in rows if row["contender"] in arguments.contenders])))
 
 

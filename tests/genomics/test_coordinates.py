@@ -46,12 +46,14 @@ def test_the_other_strand_holds_the_complement(letters, data):
 
 
 @given(starts, sizes, starts, sizes)
-def test_containment_counts_bases(a, m, b, n):
+def test_overlap_and_containment_count_bases(a, m, b, n):
     a, b = a % 50, b % 50
     m, n = m % 20 + 1, n % 20 + 1
     one, two = Interval("x", a, a + m, "+"), Interval("x", b, b + n, "-")
     bases, other = set(range(a, a + m)), set(range(b, b + n))
+    assert one.overlaps(two) == bool(bases & other)
     assert one.contains(two) == (other <= bases)
+    assert not one.overlaps(Interval("y", a, a + m))
 
 
 @pytest.mark.parametrize(

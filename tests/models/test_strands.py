@@ -5,6 +5,7 @@ from reformer import (
     ReformerConfig,
     ReformerForCausalLM,
     ReformerForMaskedLM,
+    ReformerForQuestionAnswering,
     ReformerForSequenceClassification,
     ReformerForTokenClassification,
 )
@@ -62,6 +63,34 @@ def test_classes_of_both_strands_and_the_loss():
             torch.testing.assert_close(parameter.grad, first[name], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["token", "mean", "flatten"])
+@pytest.mark.parametrize("classes", [[0, 1, 2], CLASSES])
+def test_a_sequence_and_its_other_strand_are_labelled_alike(tmp_path, pooling, classes):
+    fields = {"vocab_size": 9, "num_labels": 3, "classifier_pooling": pooling, "max_position_embeddings": 70}
+    model = build(ReformerForSequenceClassification, **fields, rc_equivariant=True)
+    model.strands.set(complement_ids(9), classes)
+    ids, mask = sequences()
+    labels = torch.tensor([0, 1, 2])
+    model.save_pretrained(tmp_path)
+    again = ReformerForSequenceClassification.from_pretrained(tmp_path).eval()
+    gradients = []
+    for one in (model, again):
+        here = one(ids, mask, labels=labels)
+        there = one(reverse_complement(ids), mask.flip(1), labels=torch.tensor(classes)[labels])
+        torch.testing.assert_close(there.logits[:, classes], here.logits, rtol=0, atol=1e-5)
+        for loss in (here.loss, there.loss):
+            one.zero_grad()
+            loss.backward()
+            gradients.append({n: p.grad.clone() for n, p in one.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-6)
+        assert torch.equal(gradients[2][name], gradient)  # the loaded model is the one that was saved
+    with torch.no_grad():
+        found = model(ids, mask).logits
+        model.strands = None
+        assert (found - model(ids, mask).logits).abs().max() > 1e-3  # which one strand's are not
+
+
 def test_what_is_what_on_the_other_strand_is_saved(tmp_path):
     model = build(ReformerForTokenClassification, vocab_size=9, num_labels=3, rc_equivariant=True)
     model.strands.set(complement_ids(9), CLASSES)
@@ -76,8 +105,8 @@ def test_what_is_what_on_the_other_strand_is_saved(tmp_path):
 def test_what_cannot_be():
     with pytest.raises(ValueError, match="rc_equivariant cannot be for a decoder"):
         build(ReformerForCausalLM, vocab_size=9, rc_equivariant=True)
-    with pytest.raises(ValueError, match="gives no logits of tokens"):
-        ReformerForSequenceClassification(ReformerConfig(rc_equivariant=True, position_embedding_type="none"))
+    with pytest.raises(ValueError, match="ReformerForQuestionAnswering finds places"):
+        ReformerForQuestionAnswering(ReformerConfig(rc_equivariant=True, position_embedding_type="none"))
     model = build(ReformerForTokenClassification, vocab_size=9, num_labels=3, rc_equivariant=True)
     for classes in ([1, 2, 0], [0, 1], [0, 0, 1]):
         with pytest.raises(ValueError, match=r"classes .* a permutation of 0 to 2 that undoes itself"):

@@ -167,7 +167,8 @@ def test_summary_states_the_model_that_is_kept(quickstart: Page) -> None:
     for expected in (
         f"{last['loss']:.4f} nats per token",
         f"{best['bits_per_base']:.4f} bits per base",
-        f"step {best['step']}, the best; {evaluations[-1]['bits_per_base']:.4f} at the last, 240",
+        f"step {best['step']}, the best, chosen by this set; "
+        f"{evaluations[-1]['bits_per_base']:.4f} at the last, 240",
         "1.9527 bits per base",
         f"order-8 Markov; the model needs {1.9527 - best['bits_per_base']:.4f} bits less",
         f"{last['tokens']:,}",

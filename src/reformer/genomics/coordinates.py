@@ -58,6 +58,10 @@ class Interval:
     def __len__(self) -> int:
         return self.end - self.start
 
+    def overlaps(self, other: Interval) -> bool:
+        """Whether both are on one sequence and share a base, on whichever strand."""
+        return self.sequence == other.sequence and max(self.start, other.start) < min(self.end, other.end)
+
     def contains(self, other: Interval) -> bool:
         """Whether `other` lies on the same sequence inside this one, on whichever strand."""
         return self.sequence == other.sequence and self.start <= other.start and other.end <= self.end

@@ -41,11 +41,12 @@ def quickstart(output_dir: Path, console: Console, *, resume: bool = False) -> l
         UserError: the data's package is not installed, or the run folder is not empty.
     """
     genome, truth = yeast_file(TEST_FILE), yeast_file(TEST_GENES)
-    from reformer.genomics.annotation.annotate import BED_FILE, GENES_FILE, TRACKS, Windows
+    from reformer.genomics.annotation.annotate import BED_FILE, GENES_FILE, TRACKS
     from reformer.genomics.annotation.command import REPORT_FILE, SCORES_FILE, Options, annotate
     from reformer.genomics.annotation.recipe import load_annotation_recipe
     from reformer.genomics.annotation.training import AnnotationTask
     from reformer.genomics.formats.annotation import read_genes
+    from reformer.genomics.windows import Windows
     from reformer.training.metrics import peak_memory_bytes
     from reformer.training.report import write_report
     from reformer.training.run import train

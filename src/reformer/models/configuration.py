@@ -44,8 +44,9 @@ class ReformerConfig(transformers.ReformerConfig):
         hash_seed: of the rotations in evaluation; None means 0. Training draws new ones at each forward.
         num_input_features: numbers that come with each token, `input_features`, beside its id, as those of
             speech models do; a linear layer adds them to its embedding. 0 for none.
-        rc_equivariant: make masked and token-classification models of nucleotides exactly equivariant under
-            the reverse complement, at twice the cost, see `reformer.models.strands`.
+        rc_equivariant: make masked models and those of token and sequence classification of nucleotides
+            exactly equivariant under the reverse complement, at twice the cost, see
+            `reformer.models.strands`.
         classifier_pooling: what `ReformerForSequenceClassification` labels a sequence from: "token" (see
             there), "mean", the mean over its real tokens, or "flatten", all of them side by side, each with
             weights of its own, for sequences of up to `max_position_embeddings` tokens.

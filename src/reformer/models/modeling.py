@@ -665,11 +665,11 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
     """
 
     def __init__(self, config: ReformerConfig):
-        _needs_one_strand(type(self), config)
         super().__init__(config)
         self.num_labels = _num_labels(config)
         self.reformer = ReformerModel(config)
         self.classifier = ReformerClassificationHead(config)
+        self.strands = BothStrands(config.vocab_size, _num_labels(config)) if config.rc_equivariant else None
         self.post_init()
 
     def forward(
@@ -691,6 +691,20 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
         encoded = self.reformer.encode(
             input_ids, attention_mask, inputs_embeds, output_hidden_states, output_attentions
         )
+        logits = self._logits(encoded, attention_mask)
+        if self.strands is not None:
+            mask = flipped(attention_mask)
+            other = self.reformer.encode(self.strands.other(input_ids), mask)
+            logits = self.strands.mean(logits, self._logits(other, mask))
+        output = SequenceClassifierOutput(
+            loss=None if labels is None else _classification_loss(self.config, logits, labels),
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+        return self.reformer._returned(output, return_dict)
+
+    def _logits(self, encoded: _Encoded, attention_mask: Tensor | None) -> Tensor:
         seed = encoded.head_seed()
         if self.config.classifier_pooling == "mean":
             pooled = _mean_of_real(self.reformer.encoder(encoded.hidden, seed), attention_mask)
@@ -699,14 +713,7 @@ class ReformerForSequenceClassification(ReformerPreTrainedModel):
             pooled = _side_by_side(x, attention_mask, self.config.max_position_embeddings)
         else:
             pooled = self.reformer.encoder(self._token(encoded.hidden, attention_mask), seed)
-        logits = self.classifier(pooled, None if seed is None else derive(seed, 1))
-        output = SequenceClassifierOutput(
-            loss=None if labels is None else _classification_loss(self.config, logits, labels),
-            logits=logits,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-        return self.reformer._returned(output, return_dict)
+        return self.classifier(pooled, None if seed is None else derive(seed, 1))  # type: ignore[no-any-return]
 
     def _token(self, hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
         B, T, _ = hidden.shape
@@ -890,7 +897,9 @@ def _needs_encoder(model: type, config: ReformerConfig) -> None:
 
 def _needs_one_strand(model: type, config: ReformerConfig) -> None:
     if config.rc_equivariant:
-        raise ValueError(f"rc_equivariant: {model.__name__} gives no logits of tokens")
+        raise ValueError(
+            f"rc_equivariant: {model.__name__} finds places, not what is the same on both strands"
+        )
 
 
 def _mean_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class BothStrands(nn.Module):
-    """What makes a model of tokens exactly equivariant under the reverse complement, whatever the model is.
+    """What makes a model exactly equivariant under the reverse complement, whatever the model is.
 
     With f the logits of one strand, R the reverse complement of a sequence, and S what it does to logits
-    (positions reversed, classes exchanged), the logits of both are ``(f(x) + S f(R x)) / 2``. R and S undo
-    themselves, so those of ``R x`` are S of those of x: to the last bit in evaluation, where hash rotations
-    are fixed. A pass costs two of one strand's, in training as well.
+    (classes exchanged and, where they are those of tokens, positions reversed), the logits of both are
+    ``(f(x) + S f(R x)) / 2``. R and S undo themselves, so those of ``R x`` are S of those of x: to the last
+    bit in evaluation, where hash rotations are fixed. A pass costs two of one strand's, in training as well.
 
     Which token and which class is which on the other strand is saved with the weights; until `set` is called
     each is itself.
@@ -59,8 +59,12 @@ class BothStrands(nn.Module):
         return self.token_complement[input_ids].flip(1)
 
     def mean(self, logits: Tensor, others: Tensor) -> Tensor:
-        """The logits `[B, T, classes]` of both strands, from those of a sequence and of its other strand."""
-        return (logits + others.flip(1)[..., self.class_complement]) / 2
+        """The logits of both strands, from those of a sequence and of its other strand.
+
+        All are `[B, T, classes]` of tokens, or `[B, classes]` of whole sequences.
+        """
+        others = others.flip(1) if others.ndim == 3 else others
+        return (logits + others[..., self.class_complement]) / 2
 
 
 def flipped(mask: Tensor | None) -> Tensor | None:

@@ -88,7 +88,9 @@ def _evaluation_rows(run: Run) -> list[tuple[str, str, str]]:
         remark += f"step {format_count(kept.step)}"
         last = run.evaluations[name][-1]
         if last.step != kept.step:
-            remark += f", the best; {last.bits:.4f} at the last, {format_count(last.step)}"
+            remark += (
+                f", the best, chosen by this set; {last.bits:.4f} at the last, {format_count(last.step)}"
+            )
         rows.append((f"Held out: {name}", f"{kept.bits:.4f} {kept.unit}", remark))
         if run.baselines.get(name):
             rows.append(_baseline_row(run.baselines[name], kept))

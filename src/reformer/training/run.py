@@ -160,7 +160,7 @@ def train(
 
     from reformer.training.trainer import training_arguments
 
-    arguments = training_arguments(recipe.training, folder / CHECKPOINTS, bool(data.held_out), use_cpu)
+    arguments = training_arguments(recipe.training, folder / CHECKPOINTS, bool(data.validation), use_cpu)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # several GPUs are used by several processes
     is_main = arguments.process_index == 0
     with ExitStack() as stack:
@@ -243,7 +243,7 @@ def _trainer(
         arguments,
         Path(recipe.output_dir) / CHECKPOINTS,
         batches,
-        data.held_out,
+        data.validation,
         eval_length=None if eval_length == "full" else eval_length,
         recorders=recorders,
         seconds_before=seconds,
@@ -318,7 +318,7 @@ def _finish(folder: Path, trainer: ReformerTrainer, console: Console) -> Path:
         trainer.save_model_folder(partial)
     report = write_report(folder)
     which = (
-        f"step {best:,}, the best: {trainer.state.best_metric:.4f} bits/{trainer.per}"
+        f"step {best:,}, chosen by the evaluations: {trainer.state.best_metric:.4f} bits/{trainer.per}"
         if best
         else "the last step"
     )

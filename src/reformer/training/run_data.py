@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = "held_out"
 """The name of the set of what is held out of the training files."""
+VALIDATION, TEST = "validation", "test"
+"""The names of sets that a task holds out itself: to choose a checkpoint by, and to report of it alone."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class RunData:
 
     train: TokenArray
     held_out: dict[str, TokenArray]
+
+    @property
+    def validation(self) -> dict[str, TokenArray]:
+        """Those of the held-out sets that are evaluated during training and choose the best checkpoint."""
+        return self.held_out
 
     @classmethod
     def open(cls, recipe: Recipe, *, whole_windows: bool = True) -> RunData:

@@ -77,17 +77,138 @@ def classification_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_a_model_metrics_and_a_report(classification_run: Path) -> None:
     assert len(losses(classification_run)) == 24
     found = [(line["step"], line["eval"]) for line in lines_of(classification_run) if "accuracy" in line]
-    assert found == [(step, name) for step in (8, 16, 24) for name in ("other", "held_out")]
+    assert found == [(step, name) for step in (8, 16, 24) for name in ("other", "validation")]
     settings = json.loads((classification_run / "model" / "classification.json").read_text())
     assert settings["classes"] == ["poor", "rich"]
     assert settings["temperature"] != 1
     data = json.loads((classification_run / "data.json").read_text())
-    assert data["train"]["records"] == 18
-    assert data["eval.held_out"]["records"] == 6
+    assert [data[key]["records"] for key in ("train", "eval.test", "eval.validation")] == [12, 6, 6]
     assert [Path(file["path"]).name for file in data["eval.other"]["files"]] == ["s1.fa", "l1.tsv"]
     report = (classification_run / "report.html").read_text()
     assert "bits per sequence" in report
     assert "per token" not in report
+    assert report.index("Labels: other") < report.index("Labels: test")
+    assert "no choice was made by these sequences" in report
+
+
+def test_the_test_part_is_scored_by_the_kept_model_and_chooses_nothing(
+    classification_run: Path, tmp_path: Path, run_command: RunCommand
+) -> None:
+    scores = json.loads((classification_run / "scores.json").read_text())
+    assert list(scores) == ["other", "test", "validation"]
+    sequences, labels = (classification_run.parent / name for name in ("s1.fa", "l1.tsv"))
+    command = ["dna", "classify", "predict", classification_run, sequences, "--labels", labels]
+    assert run_command(*command, "--out", tmp_path / "out").code == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores["other"]
+    settings = json.loads((classification_run / "model" / "classification.json").read_text())
+    # With labels of the test part turned round, the kept weights and the temperature are the same.
+    values = recipe_values(tmp_path)
+    from reformer.genomics.classification.data import ClassificationData
+    from reformer.genomics.classification.recipe import load_classification_recipe
+
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    data = ClassificationData.of(load_classification_recipe(tmp_path / "recipe.yaml"))
+    tested = {record.name for record in data.held_out["test"].records}
+    opposite = {"rich": "poor", "poor": "rich"}
+    text = (tmp_path / "l0.tsv").read_text()
+    pairs = [line.split("\t") for line in text.splitlines()]
+    fasta = (tmp_path / "s0.fa").read_text().split(">")[1:]
+    parts = {True: ("test.fa", "test.tsv"), False: ("rest.fa", "rest.tsv")}
+    for is_tested, (file, table) in parts.items():
+        (tmp_path / file).write_text("".join(f">{r}" for r in fasta if (r.split()[0] in tested) == is_tested))
+        (tmp_path / table).write_text(
+            "".join(
+                f"{name}\t{opposite[label] if is_tested else label}\n"
+                for name, label in pairs
+                if (name in tested) == is_tested
+            )
+        )
+    validation = [record.name for record in data.held_out["validation"].records]
+    values["data"] |= {"train": [str(tmp_path / "rest.fa")], "held_out_records": validation}
+    values["data"]["eval"]["test"] = [str(tmp_path / "test.fa")]
+    values["classification"] |= {"train": [str(tmp_path / "rest.tsv")], "folds": 0}
+    values["classification"]["eval"]["test"] = [str(tmp_path / "test.tsv")]
+    values["output_dir"] = str(tmp_path / "turned")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert run_command("dna", "classify", "train", tmp_path / "recipe.yaml").code == 0
+    turned = json.loads((tmp_path / "turned" / "model" / "classification.json").read_text())
+    assert turned == settings
+    others = json.loads((tmp_path / "turned" / "scores.json").read_text())
+    assert others["other"] == scores["other"]
+    assert others["test"]["accuracy"] == pytest.approx(1 - scores["test"]["accuracy"])
+
+
+def several_labels(folder: Path, **changes: Any) -> Path:
+    """A recipe whose sequences have a label by their composition, and one by their length."""
+    values = recipe_values(folder)
+    for number in (0, 1):
+        records = (folder / f"s{number}.fa").read_text().split(">")[1:]
+        longer = [name for name, letters in map(str.split, records) if len(letters) > 50]
+        with (folder / f"l{number}.tsv").open("a") as file:
+            file.writelines(f"{name}\tlong\n" for name in longer)
+    values["classification"] |= {"class_weights": "none", "problem_type": "multi_label_classification"}
+    values["model"] |= changes
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return folder / "recipe.yaml"
+
+
+def test_several_labels_are_learnt_predicted_and_scored(tmp_path: Path, run_command: RunCommand) -> None:
+    recipe = several_labels(tmp_path)
+    outcome = run_command("dna", "classify", "train", recipe)
+    assert outcome.code == 0, outcome.err
+    run, out = tmp_path / "run", tmp_path / "out"
+    config = json.loads((run / "model" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert {line["per"] for line in lines_of(run)} == {"label"}
+    command = ["dna", "classify", "predict", run, tmp_path / "s1.fa", "--labels", tmp_path / "l1.tsv"]
+    assert run_command(*command, "--out", out).code == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores == json.loads((run / "scores.json").read_text())["other"]
+    assert scores["macro_average_precision"] > 0.6
+    probabilities = np.loadtxt(out / "probabilities.tsv", delimiter="\t", usecols=(1, 2, 3))
+    _, *rows = (line.split("\t") for line in (out / "predictions.tsv").read_text().splitlines())
+    true = np.array([[label in row[2].split(";") for label in ("long", "poor", "rich")] for row in rows])
+    assert true.sum() == len((tmp_path / "l1.tsv").read_text().splitlines()) > 24
+    right = true & (probabilities >= 0.5)
+    assert scores["micro_f1"] == pytest.approx(2 * right.sum() / (true.sum() + (probabilities >= 0.5).sum()))
+    counts = np.loadtxt(out / "confusion.tsv", delimiter="\t", usecols=(1, 2, 3, 4))
+    assert counts.sum(axis=1).tolist() == [24] * 3
+    assert counts[:, 0].tolist() == right.sum(axis=0).tolist()
+    assert "average precision" in (out / "report.html").read_text()
+    refused = run_command("dna", "classify", "train", recipe, "classification.class_weights=balanced")
+    assert "expected none where problem_type is multi_label_classification" in refused.err
+
+
+def test_a_model_of_both_strands_reads_either_alike(tmp_path: Path, run_command: RunCommand) -> None:
+    from reformer.genomics.coordinates import reverse_complement
+
+    values = recipe_values(tmp_path)
+    values["model"]["rc_equivariant"] = True
+    values["classification"]["kmer"] = 3
+    values["training"]["lengths"][0]["steps"] = 4
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert run_command("dna", "classify", "train", tmp_path / "recipe.yaml").code == 0
+    records = [record.split() for record in (tmp_path / "s1.fa").read_text().split(">")[1:]]
+    assert {len(letters) % 3 for _, letters in records} == {0, 1, 2}
+    (tmp_path / "other.fa").write_text("".join(f">{n}\n{reverse_complement(x)}\n" for n, x in records))
+    found = []
+    for file in ("s1.fa", "other.fa"):
+        command = [
+            "dna",
+            "classify",
+            "predict",
+            tmp_path / "run",
+            tmp_path / file,
+            "--out",
+            tmp_path / f"{file}.out",
+        ]
+        assert run_command(*command).code == 0
+        found.append((tmp_path / f"{file}.out" / "probabilities.tsv").read_text())
+    assert found[0] == found[1]
+    changes = ("classification.kmer=2", f"output_dir={tmp_path / 'no'}")
+    refused = run_command("dna", "classify", "train", tmp_path / "recipe.yaml", *changes)
+    assert refused.code == 2
+    assert "classification.kmer: k is 2: expected an odd number" in refused.err
 
 
 def test_a_run_resumes_with_the_same_losses(classification_run: Path, tmp_path: Path) -> None:
@@ -213,6 +334,7 @@ def test_recipes_are_checked(tmp_path: Path, run_command: RunCommand) -> None:
     values = recipe_values(tmp_path)
     for key, value, message in (
         ("folds", 1, "nothing would be left"),
+        ("folds", 2, "nothing would be left"),
         ("fold", 4, "expected less than folds, 4"),
         ("kmer", 9, "classification.kmer"),
         ("kmers", 3, "did you mean classification.kmer"),

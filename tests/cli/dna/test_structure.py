@@ -6,6 +6,9 @@ import pytest
 
 from reformer.cli import main
 from reformer.genomics.formats.proteins import read_proteins
+from reformer.genomics.structure.recipe import load_structure_recipe
+from reformer.genomics.structure.training import StructureTask
+from reformer.training.run import train
 from tests.genomics.made_structures import made_chain, write_chains
 from tests.genomics.structure.test_protein_clusters import random_protein
 from tests.training.conftest import TINY_MODEL
@@ -42,16 +45,19 @@ def run(tmp_path_factory):
 
 
 def test_the_run_folder_says_how_well_chains_are_predicted(run):
-    scores = json.loads((run / "scores.json").read_text())["held_out"]
-    assert scores["chains"] == 2
-    assert sum(map(sum, scores["confusion"])) == scores["residues"]
+    every = json.loads((run / "scores.json").read_text())
+    assert {name: scores["chains"] for name, scores in every.items()} == {"test": 2, "validation": 1}
+    for scores in every.values():
+        assert sum(map(sum, scores["confusion"])) == scores["residues"]
+    scores = every["validation"]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line for line in lines if "eval" in line]
-    assert [line["step"] for line in evaluations] == [4, 8]
+    assert [(line["step"], line["eval"]) for line in evaluations] == [(4, "validation"), (8, "validation")]
     best = min(evaluations, key=lambda line: line["bits_per_token"])
     assert best["q3_by_chain"] == pytest.approx(scores["q3_by_chain"])
     report = (run / "report.html").read_text()
-    for text in ("Secondary structure: held_out", "H, helix", "By chain", f"{scores['q3_by_chain']:.4f}"):
+    shown = [f"Secondary structure: {name}" for name in every]
+    for text in (*shown, "H, helix", "By chain", f"{every['test']['q3_by_chain']:.4f}"):
         assert text in report
     assert json.loads((run / "model" / "config.json").read_text())["id2label"] == {
         "0": "H",
@@ -60,19 +66,38 @@ def test_the_run_folder_says_how_well_chains_are_predicted(run):
     }
 
 
-def test_the_same_recipe_gives_the_same_run_and_a_resumed_one_too(run, run_command, tmp_path):
-    words = ["dna", "structure", "train", run / "recipe.yaml", f"output_dir={tmp_path / 'again'}"]
-    assert run_command(*words).code == 0
-    losses = [
-        [
-            json.loads(line)["loss"]
-            for line in (folder / "metrics.jsonl").read_text().splitlines()
-            if "loss" in line
-        ]
-        for folder in (run, tmp_path / "again")
-    ]
-    assert losses[0] == losses[1]
-    outcome = run_command("dna", "structure", "train", run / "recipe.yaml", "--resume")
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+class StoppedTask(StructureTask):
+    """Fails in the step after the sixth, as a run that is killed does."""
+
+    def trainer(self, *arguments, **options):
+        trainer = super().trainer(*arguments, **options)
+        step = trainer.training_step
+
+        def training_step(*args, **kwargs):
+            if trainer.state.global_step == 6:
+                raise InterruptedError
+            return step(*args, **kwargs)
+
+        trainer.training_step = training_step
+        return trainer
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(run, run_command, tmp_path):
+    again = tmp_path / "again"
+    recipe = load_structure_recipe(run / "recipe.yaml", [f"output_dir={again}", "training.save_every=3"])
+    with pytest.raises(InterruptedError):
+        train(recipe, task=StoppedTask(recipe))
+    assert losses(again) == losses(run)[:6]
+    assert not (again / "model").exists()
+    assert run_command("dna", "structure", "train", again / "recipe.yaml", "--resume").code == 0
+    assert losses(again) == losses(run)
+    assert (again / "scores.json").read_text() == (run / "scores.json").read_text()
+    outcome = run_command("dna", "structure", "train", again / "recipe.yaml", "--resume")  # nothing is left
     assert (outcome.code, outcome.out) == (0, "")
 
 
@@ -136,6 +161,14 @@ def test_errors_are_one_line(run, run_command, tmp_path):
         (
             ("structure", "train", run / "recipe.yaml", "data.held_out_records=[a]"),
             "data.held_out_records: not for",
+        ),
+        (
+            ("structure", "train", run / "recipe.yaml", "structure.validation=0.9"),
+            "structure.test: 0.2, and validation is 0.9: nothing would be left to train on",
+        ),
+        (
+            ("structure", "train", run / "recipe.yaml", "data.eval={test: [g.fa]}"),
+            "structure.test: data.eval has such a set: expected 0, got 0.2",
         ),
         (
             ("structure", "train", run / "recipe.yaml", "training.objective=masked"),

@@ -63,9 +63,26 @@ def test_coding_sequences_are_spliced_and_labelled(files: tuple[Path, Path], tmp
 def test_types_and_terms_are_labels_too(files: tuple[Path, Path], tmp_path: Path) -> None:
     extract_labelled(*files, tmp_path / "types", Choice.of("type", None, 2))
     assert read(tmp_path / "types")[1]["t_1"] == "tRNA"
-    extract_labelled(*files, tmp_path / "terms", Choice.of("GO", None, 1))
+    extract_labelled(*files, tmp_path / "terms", Choice.of("GO", None, 1, several=False))
     terms = read(tmp_path / "terms")[1]
     assert terms == {"c1": "GO:0000002", "c2": "GO:0000002", "c3": "GO:0000003"}  # c1: the more common one
+
+
+def test_a_gene_has_all_of_its_terms(files: tuple[Path, Path], tmp_path: Path) -> None:
+    extract_labelled(*files, tmp_path / "all", Choice.of("GO", None, 1))
+    lines = (tmp_path / "all" / "labels.tsv").read_text().splitlines()
+    assert lines == ["c1\tGO:0000001", "c1\tGO:0000002", "c2\tGO:0000002", "c3\tGO:0000003"]
+    with pytest.raises(UserError, match=r"1 label\(s\) by 'GO' of 2 or more"):
+        extract_labelled(*files, tmp_path / "two", Choice.of("GO", None, 2))
+    annotation = tmp_path / "several.gff3"
+    annotation.write_text(GFF.replace("product=a b", "product=a b,kinase,a  b"))
+    extract_labelled(annotation, files[1], tmp_path / "products", Choice.of("product", None, 2, several=True))
+    lines = (tmp_path / "products" / "labels.tsv").read_text().splitlines()
+    assert lines == [
+        "c1\tkinase",
+        "c2\tkinase",
+        *(f"{name}\t{x}" for name in ("c3", "c4") for x in ("a b", "kinase")),
+    ]
 
 
 def test_genbank_has_its_own_sequences(files: tuple[Path, Path], tmp_path: Path) -> None:

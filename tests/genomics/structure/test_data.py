@@ -1,7 +1,7 @@
 """Training data from folders: which chains are used, and that none is like one that is evaluated on."""
 
 import json
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def names(array):
 
 
 def test_copies_short_chains_and_broken_files_are_left_out(folder, tmp_path):
-    data = StructureData.of(recipe(folder, tmp_path, **{"structure.held_out": 0}))
+    data = StructureData.of(recipe(folder, tmp_path, **{"structure.validation": 0, "structure.test": 0}))
     assert names(data.train) == ["a.pdb:A", "b.cif:C", "c1.pdb:A", "c2.pdb:A", "c3.pdb:A", "c4.pdb:A"]
     assert data.held_out == {}
     reasons = "\n".join(data.left_out)
@@ -65,11 +65,11 @@ def test_copies_short_chains_and_broken_files_are_left_out(folder, tmp_path):
 
 @pytest.mark.parametrize("classes", [3, 8])
 def test_tokens_and_labels_are_those_of_the_files(folder, tmp_path, classes):
-    values = {"structure.held_out": 0.4, "structure.classes": classes}
+    values = {"structure.test": 0.4, "structure.classes": classes}
     loaded = recipe(folder, tmp_path, **values)
     data, letters = StructureData.of(loaded), loaded.structure.letters
     assert len(letters) == classes
-    for array in (data.train, data.held_out["held_out"]):
+    for array in (data.train, *data.held_out.values()):
         for record in array.records:
             file, _, chain_name = record.name.partition(":")
             (path,) = folder.rglob(file)
@@ -84,28 +84,37 @@ def test_tokens_and_labels_are_those_of_the_files(folder, tmp_path, classes):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_chain_to_train_on_is_like_one_that_is_held_out(folder, tmp_path, seed):
-    values = {"structure.held_out": 0.4, "training.seed": seed, "structure.identity": 0.3}
+    values = {"structure.test": 0.3, "training.seed": seed, "structure.identity": 0.3}
     data = StructureData.of(recipe(folder, tmp_path, **values))
-    letters = {}
-    for array in (data.train, data.held_out["held_out"]):
+    sets, letters = {"train": data.train, **data.held_out}, {}
+    assert list(sets) == ["train", "test", "validation"]
+    assert list(data.validation) == ["validation"]
+    for array in sets.values():
         for name in names(array):
             file, _, chain_name = name.partition(":")
             (path,) = folder.rglob(file)
             letters[name] = next(c.letters for c in read_structure(path) if c.name == chain_name)
     aligner = Aligner()
-    for one, other in product(names(data.train), names(data.held_out["held_out"])):
-        assert aligner.identity(letters[one], letters[other]) < 0.3
+    for first, second in combinations(sets.values(), 2):
+        for one, other in product(names(first), names(second)):
+            assert aligner.identity(letters[one], letters[other]) < 0.3
     assert len(letters) == 6
-    assert len(names(data.held_out["held_out"])) >= 0.4 * 6
+    assert len(data.held_out["test"].records) >= 0.3 * 6
+    assert len(data.held_out["validation"].records) >= 0.1 * 6
 
 
 def test_chains_like_those_of_an_evaluation_set_are_not_trained_on(folder, tmp_path):
     relative = random_protein(0, 60)[5:55]
     path = write_chains(tmp_path / "test.pdb", {"A": made_chain(relative, 30)})
     data = StructureData.of(
-        recipe(folder, tmp_path, **{"data.eval": {"test": [str(path)]}, "structure.held_out": 0})
+        recipe(
+            folder,
+            tmp_path,
+            **{"data.eval": {"test": [str(path)]}, "structure.validation": 0, "structure.test": 0},
+        )
     )
     assert names(data.held_out["test"]) == ["test.pdb:A"]
+    assert data.validation == {}
     assert not {"a.pdb:A", "b.cif:C"} & set(names(data.train))
     assert len(data.train.records) == 4
     assert sum("identical to a chain to evaluate on" in reason for reason in data.left_out) == 2
@@ -141,7 +150,7 @@ def test_one_cluster_cannot_be_split(folder, tmp_path):
 
 
 def test_labels_know_nothing_of_the_order_of_sets(folder, tmp_path):
-    one = StructureData.of(recipe(folder, tmp_path, **{"structure.held_out": 0.4, "training.seed": 1}))
-    other = StructureData.of(recipe(folder, tmp_path, **{"structure.held_out": 0.4, "training.seed": 1}))
+    one = StructureData.of(recipe(folder, tmp_path, **{"structure.test": 0.4, "training.seed": 1}))
+    other = StructureData.of(recipe(folder, tmp_path, **{"structure.test": 0.4, "training.seed": 1}))
     assert np.array_equal(one.labels, other.labels)
     assert names(one.train) == names(other.train)

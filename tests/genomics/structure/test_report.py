@@ -7,7 +7,7 @@ from reformer.genomics.structure.report import sections
 
 def test_q3_q8_confusion_and_chains_are_on_the_page():
     results = [ChainResult("x.pdb:A", "HHGT", "HGGS"), ChainResult("x.pdb:<B>", "E" * 10, "B" * 9 + "E")]
-    page = sections({"held_out": results}, "HGIEBTSC", ["y.pdb: no atoms"])
+    page = sections({"validation": results, "test": results[:1]}, "HGIEBTSC", ["y.pdb: no atoms"])
     words = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
     assert "Chains 2 14 residues" in words
     assert "Q3 1.0000 mean over chains" in words
@@ -19,3 +19,5 @@ def test_q3_q8_confusion_and_chains_are_on_the_page():
     assert words.index("x.pdb:<B> 10 1.0000 0.1000") < words.index("x.pdb:A 4 1.0000 0.5000")
     assert "1 files and chains are not used y.pdb: no atoms" in words
     assert "<B>" not in page
+    chosen, unseen = page.index("checkpoint was chosen by these"), page.index("no choice was made by these")
+    assert page.index("structure: validation") < chosen < page.index("structure: test") < unseen

@@ -22,7 +22,8 @@ def data(tmp_path):
     values = {
         "data.train": [str(tmp_path)],
         "data.cache_dir": str(tmp_path / "cache"),
-        "structure.held_out": 0,
+        "structure.validation": 0,
+        "structure.test": 0,
     }
     return StructureData.of(
         load_structure_recipe(None, [f"{key}={json.dumps(value)}" for key, value in values.items()])

@@ -7,7 +7,9 @@ import typer
 
 from reformer.cli.dna.overrides import Overrides, RecipeFile, Resume, RunFolder, recipe_and_overrides
 
-app = typer.Typer(no_args_is_help=True, help="Say what sequences are: a label for each, such as a function.")
+app = typer.Typer(
+    no_args_is_help=True, help="Say what sequences are: a label for each, or several, such as functions."
+)
 
 
 @app.command()
@@ -26,11 +28,19 @@ def extract(
         typer.Option(help="Types of features; may be repeated; by default CDS, and genes of RNA with type."),
     ] = None,
     at_least: Annotated[int, typer.Option(help="Leave out labels of fewer sequences.", min=2)] = 2,
+    several: Annotated[
+        bool | None,
+        typer.Option(
+            "--several/--one",
+            help="All labels of a feature, a line each, or its commonest; by default all GO terms, else one.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make sequences.fa and labels.tsv of the features of an annotation, to train on."""
     from reformer.genomics.classification.labelled_features import Choice, extract_labelled
 
-    for line in extract_labelled(annotation, genome, out, Choice.of(label, features, at_least)):
+    for line in extract_labelled(annotation, genome, out, Choice.of(label, features, at_least, several)):
         print(line)
 
 
@@ -48,18 +58,18 @@ def train(
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
-    """Train a model on labelled sequences, a part of which is held out, and leave a run folder.
+    """Train a model on labelled sequences and leave a run folder.
 
-    Either a RECIPE, or --sequences, --labels and --out, which are laid over the recipe of the library.
+    Either a RECIPE, or --sequences, --labels and --out, which are laid over the recipe of the library. A
+    tenth of the sequences is for choosing the best checkpoint and a tenth for testing it. Where sequences
+    have several labels, a line for each, add classification.problem_type=multi_label_classification.
     """
+    from reformer.genomics.classification.command import train_classifier
     from reformer.genomics.classification.recipe import load_classification_recipe
-    from reformer.genomics.classification.training import ClassificationTask
-    from reformer.training.run import train as train_run
 
     named = {"data.train": ("--sequences", sequences), "classification.train": ("--labels", labels)}
     path, given = recipe_and_overrides(recipe, overrides, named, out)
-    loaded = load_classification_recipe(path, given)
-    if train_run(loaded, resume=resume, task=ClassificationTask(loaded)).interrupted:
+    if train_classifier(load_classification_recipe(path, given), resume).interrupted:
         raise typer.Exit(130)
 
 

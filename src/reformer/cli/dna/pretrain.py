@@ -57,8 +57,9 @@ def pretrain(
     """Train a language model on whole chromosomes, on both strands; `reformer train` with a genome's options.
 
     N is a token that stands in the context; a masked model never has to fill it in, and bits per base do not
-    count it. What is held out is never trained on. A run that was stopped goes on with
-    `reformer train OUT/recipe.yaml --resume`.
+    count it. What is held out is never trained on, but the checkpoint that is kept is the best on it: for
+    figures that no choice was made by, `reformer evaluate` it on other sequences. A run that was stopped goes
+    on with `reformer train OUT/recipe.yaml --resume`.
     """
     from reformer.genomics.pretraining import PretrainingData, pretraining_recipe
     from reformer.training.run import train

@@ -23,8 +23,9 @@ def train(
 ) -> None:
     """Train a model on PDB and mmCIF files, and leave a run folder.
 
-    Either a RECIPE, or --structures and --out, which are laid over the recipe of the library. A fifth of the
-    chains is held out, none of them similar to one in training; the report says how well they are predicted.
+    Either a RECIPE, or --structures and --out, which are laid over the recipe of the library. A tenth of the
+    chains is for choosing the best checkpoint and a fifth for testing it, none of them similar to one of
+    another part; the report says how well they are predicted.
     """
     from reformer.genomics.structure.command import train_structure
     from reformer.genomics.structure.recipe import load_structure_recipe

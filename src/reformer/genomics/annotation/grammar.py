@@ -47,10 +47,8 @@ class Grammar:
             Those of the scheme, in its order; none to leave probabilities as they are.
         evidence: what the log of that ratio counts beside these costs, 0 to 1. A model says the same of
             neighbouring bases for the same reasons, and their plain sum would count these many times over.
-            Of 0.005, 0.0075, 0.01, 0.0125, 0.015 and 0.02 the default is the best, genes and bases taken
-            together, of seven models that were trained on S. cerevisiae chromosome I and tested on
-            S. mikatae chromosome 1 (see `benchmarks.annotation`). That is 20 bases' worth in a yeast gene;
-            where genes are longer, by their introns, `of` lets them have no more.
+            The default was chosen with models of yeasts and is 20 bases' worth in a gene of theirs; where
+            genes are longer, by their introns, `of` lets them have no more.
     """
 
     starts: tuple[str, ...] = ("ATG",)

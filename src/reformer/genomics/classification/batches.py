@@ -12,6 +12,7 @@ import torch
 from reformer.data.nucleotides import reverse_complement
 from reformer.data.tokens import TokenArray
 from reformer.genomics.base_encoding import BaseEncoding
+from reformer.genomics.classification.metrics import Targets
 from reformer.layers.randomness import derive
 from reformer.training.batches import Span, StagedBatches
 from reformer.training.recipe import Stage
@@ -29,38 +30,40 @@ class ClassificationBatches(StagedBatches):
 
     Args:
         array: the sequences.
-        targets: their classes, int64 ``[records]``.
+        targets: their classes, int64 ``[records]``, or labels, float32 ``[records, classes]``.
         encoding: what the tokens are.
         stages: lengths, steps and batch sizes, in order.
         seed: determines order, windows and strands.
         items_per_step: forward passes per optimizer step: gradient accumulation times processes.
         other_strand: read every second sequence, by chance, as the other strand has it.
+        either_strand: read for a model to which both strands are the same, see `padded`.
     """
 
     def __init__(
         self,
         array: TokenArray,
-        targets: npt.NDArray[np.int64],
+        targets: Targets,
         encoding: BaseEncoding,
         stages: Sequence[Stage],
         seed: int,
         items_per_step: int,
         *,
         other_strand: bool,
+        either_strand: bool = False,
     ) -> None:
         super().__init__(stages, seed, items_per_step)
         self._array, self._targets, self._encoding = array, targets, encoding
-        self._other_strand = other_strand
+        self._other_strand, self._either_strand = other_strand, either_strand
         self._order = lru_cache(maxsize=2)(self._order_of_epoch)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Returns `labels`, int64 ``[batch]``, and what `padded` makes of the sequences."""
+        """Returns `labels`, the targets of the batch, and what `padded` makes of the sequences."""
         windows = []
         for span in self.spans(index):
             tokens = self._array.window(span.start, span.length)
             windows.append(reverse_complement(tokens) if span.is_other_strand else tokens)
         labels = torch.from_numpy(self._targets[self.rows(index)])
-        return {**padded(self._encoding, windows), "labels": labels}
+        return {**padded(self._encoding, windows, self._either_strand), "labels": labels}
 
     def rows(self, index: int) -> npt.NDArray[np.int64]:
         """The records of item `index`, ``[batch]``."""
@@ -100,8 +103,16 @@ class ClassificationBatches(StagedBatches):
         return batches
 
 
-def padded(encoding: BaseEncoding, sequences: Sequence[Tokens]) -> dict[str, torch.Tensor]:
+def padded(
+    encoding: BaseEncoding, sequences: Sequence[Tokens], either_strand: bool = False
+) -> dict[str, torch.Tensor]:
     """Makes a batch of sequences of nucleotide token ids, padded at their ends.
+
+    Args:
+        encoding: what the tokens are.
+        sequences: ``[bases]`` each.
+        either_strand: count positions such that `BaseEncoding.complement` makes the other strand's tokens;
+            else from the first base on. It is the same where the number of bases is a multiple of 3.
 
     Returns:
         `input_ids`, int64 ``[batch, longest]``, and `attention_mask` of the same shape, 1 where a token is
@@ -111,7 +122,7 @@ def padded(encoding: BaseEncoding, sequences: Sequence[Tokens]) -> dict[str, tor
     ids = np.zeros((len(sequences), longest), dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, tokens in enumerate(sequences):
-        ids[row, : len(tokens)] = encoding.ids(tokens)
+        ids[row, : len(tokens)] = encoding.ids(tokens, first=len(tokens) if either_strand else 0)
         mask[row, : len(tokens)] = 1
     batch = {"input_ids": torch.from_numpy(ids)}
     return batch if mask.all() else {**batch, "attention_mask": torch.from_numpy(mask)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,15 @@ from reformer.data.nucleotides import reverse_complement
 from reformer.errors import UserError
 from reformer.genomics.base_encoding import BaseEncoding
 from reformer.genomics.classification.batches import padded
+from reformer.genomics.classification.metrics import (
+    Classified,
+    OneLabel,
+    SeveralLabels,
+    Targets,
+    sigmoid,
+    softmax,
+)
+from reformer.genomics.formats.label_files import Labels, target_matrix, targets
 from reformer.training.atomic import write_text_atomically
 from reformer.training.batches import by_length
 from reformer.training.json_file import read_json
@@ -25,6 +34,10 @@ if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
 
 Logits = npt.NDArray[np.float32]
+
+ProblemType = Literal["single_label_classification", "multi_label_classification"]
+SINGLE_LABEL: Final = "single_label_classification"
+MULTI_LABEL: Final = "multi_label_classification"
 
 SETTINGS_FILE = "classification.json"
 _FORMAT = "reformer classification"
@@ -38,13 +51,31 @@ class ClassificationSettings:
     Attributes:
         classes: their names, by number.
         encoding: of the sequences.
-        temperature: what logits are divided by before they become probabilities, fitted on held-out
-            sequences (see `classification_metrics.fit_temperature`); 1 where there were none.
+        temperature: what logits are divided by before they become probabilities, fitted on the validation
+            sequences (see `.metrics.fit_temperature`); 1 where there were none.
+        problem_type: whether a sequence has one of the classes or several.
     """
 
     classes: tuple[str, ...]
     encoding: BaseEncoding
     temperature: float = 1.0
+    problem_type: ProblemType = SINGLE_LABEL
+
+    def targets(self, array: TokenArray, labels: Labels) -> Targets:
+        """What is true of the records of an array; raises UserError as `label_files.targets` does."""
+        numbers = targets if self.problem_type == SINGLE_LABEL else target_matrix
+        return numbers(array, labels, self.classes)
+
+    def scored(self, logits: Logits, true: Targets) -> tuple[Classified, Classified]:
+        """Calibrated probabilities of logits ``[records, classes]`` beside the truth, and those before."""
+        kind = OneLabel if self.problem_type == SINGLE_LABEL else SeveralLabels
+        raw = replace(self, temperature=1.0)
+        after, before = (kind(self.classes, true, one.probabilities(logits)) for one in (self, raw))
+        return after, before
+
+    def probabilities(self, logits: Logits) -> npt.NDArray[np.float64]:
+        """Calibrated probabilities of logits, ``[records, classes]``."""
+        return (softmax if self.problem_type == SINGLE_LABEL else sigmoid)(logits / self.temperature)
 
     def write(self, folder: Path) -> None:
         """Writes `classification.json` into a model's folder."""
@@ -70,7 +101,10 @@ class ClassificationSettings:
             classes, temperature = tuple(content["classes"]), float(content["temperature"])
             if not temperature > 0:
                 raise ValueError(f"temperature {temperature}")
-            return cls(classes, BaseEncoding(**content["encoding"]), temperature)
+            problem_type = content.get("problem_type", SINGLE_LABEL)
+            if problem_type not in get_args(ProblemType):
+                raise ValueError(f"problem_type {problem_type!r}")
+            return cls(classes, BaseEncoding(**content["encoding"]), temperature, problem_type)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{file}: damaged: {error}") from error
 
@@ -88,6 +122,11 @@ class Classifier:
     def __init__(self, model: Any, settings: ClassificationSettings) -> None:
         self.model = model
         self.settings = settings
+
+    @property
+    def is_rc_equivariant(self) -> bool:
+        """Whether a sequence and its reverse complement have the same probabilities."""
+        return bool(getattr(getattr(self.model, "config", None), "rc_equivariant", False))
 
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> Classifier:
@@ -138,16 +177,12 @@ class Classifier:
             windows = [array.window(record.start, record.length) for record in records]
             if other_strand:
                 windows = [reverse_complement(window) for window in windows]
-            batch = padded(self.settings.encoding, windows)
+            batch = padded(self.settings.encoding, windows, self.is_rc_equivariant)
             with torch.no_grad():
                 found = self.model(**{name: values.to(device) for name, values in batch.items()}).logits
             logits[rows] = found.float().cpu().numpy()
             on_progress(sum(map(len, windows)))
         return logits
-
-    def probabilities(self, logits: Logits) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities of logits, ``[records, classes]``."""
-        return softmax(logits / self.settings.temperature)
 
 
 def check_lengths(array: TokenArray, config: Any) -> None:
@@ -160,10 +195,3 @@ def check_lengths(array: TokenArray, config: Any) -> None:
             f"{array.sources[0].path}: record {record.name!r} has {record.length:,} bases: expected "
             f"{longest:,} at most, the positions of the model (max_position_embeddings)"
         )
-
-
-def softmax(logits: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Probabilities of logits ``[..., classes]``, in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    raised = np.exp(shifted)
-    return raised / raised.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]

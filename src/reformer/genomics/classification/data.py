@@ -1,10 +1,11 @@
-"""Sequences with a label each, to train on and held out."""
+"""Sequences with their labels, to train on and held out."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,16 @@ import numpy.typing as npt
 
 from reformer.data.nucleotides import reverse_complement
 from reformer.errors import UserError
-from reformer.genomics.formats.label_files import Labelled, check_all_used, class_names, read_labels, targets
-from reformer.training.run_data import HELD_OUT, RunData
+from reformer.genomics.classification.classifier import MULTI_LABEL, ClassificationSettings
+from reformer.genomics.classification.metrics import Targets
+from reformer.genomics.formats.label_files import Labelled, Labels, check_all_used, class_names, read_labels
+from reformer.training.run_data import HELD_OUT, TEST, VALIDATION, RunData
 
 if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
     from reformer.genomics.classification.recipe import ClassificationRecipe
 
-Targets = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,20 @@ class ClassificationData(RunData):
 
     Attributes:
         train: what it is trained on.
-        held_out: what it is evaluated on, by name.
-        classes: names of the classes; their places are their numbers.
-        targets: classes of the records, int64 ``[records]``, of "train" and "eval.NAME".
+        held_out: what it is evaluated on, by name; "test" only after training.
+        settings: the classes and how they are read.
+        targets: of the records of "train" and "eval.NAME".
         label_files: where they are from.
     """
 
-    classes: tuple[str, ...]
+    settings: ClassificationSettings
     targets: dict[str, Targets]
     label_files: dict[str, list[str]]
+
+    @property
+    def validation(self) -> dict[str, TokenArray]:
+        """All held-out sets but "test"."""
+        return {name: array for name, array in self.held_out.items() if name != TEST}
 
     @classmethod
     def of(cls, recipe: ClassificationRecipe) -> ClassificationData:
@@ -54,34 +62,36 @@ class ClassificationData(RunData):
                 raise UserError(
                     f"{array.sources[0].path}: not FASTA of nucleotides: expected sequences of DNA"
                 )
-        labels = read_labels(section.train)
+        several = section.problem_type == MULTI_LABEL
+        labels = read_labels(section.train, several=several)
         train, held_out = data.train, dict(data.held_out)
         check_all_used(labels, train, *([held_out[HELD_OUT]] if recipe.data.held_out_records else []))
         classes = _checked_classes(recipe, labels)
-        train_targets = targets(train, labels, classes)
+        settings = ClassificationSettings(classes, recipe.encoding, problem_type=section.problem_type)
         if section.folds:
-            if HELD_OUT in held_out:
-                raise recipe.error("classification.folds", f"another set is called {HELD_OUT!r} already")
-            dealt = deal(
-                train, train_targets, section.folds, recipe.training.seed, recipe.data.reverse_complement
-            )
-            parts = [dealt != section.fold, dealt == section.fold]
-            train, held_out[HELD_OUT] = (_rows(train, part) for part in parts)
-        found = {"train": targets(train, labels, classes)}
+            dealt = _dealt(recipe, train, settings.targets(train, labels))
+            test = section.fold
+            validation = (test + section.folds // 2) % section.folds  # a class of two keeps one in training
+            held_out |= {TEST: _rows(train, dealt == test), VALIDATION: _rows(train, dealt == validation)}
+            train = _rows(train, (dealt != test) & (dealt != validation))
+        found = {"train": settings.targets(train, labels)}
         files = {"train": section.train}
         for name, array in held_out.items():
-            own = labels if name not in section.eval else read_labels(section.eval[name])
+            own = labels if name not in section.eval else read_labels(section.eval[name], several=several)
             if name in section.eval:
                 check_all_used(own, array)
-            found[f"eval.{name}"] = targets(array, own, classes)
+            found[f"eval.{name}"] = settings.targets(array, own)
             files[f"eval.{name}"] = section.eval.get(name, section.train)
-        if len(absent := set(range(len(classes))) - set(found["train"].tolist())):
-            name = classes[min(absent)]
+        taught = (
+            found["train"].any(axis=0) if several else np.bincount(found["train"], minlength=len(classes))
+        )
+        if not taught.all():
+            name = classes[int(np.argmin(taught))]
             raise recipe.error(
                 "classification.train",
                 f"every sequence of class {name!r} is held out: nothing to learn it from",
             )
-        return cls(train, held_out, classes, found, files)
+        return cls(train, held_out, settings, found, files)
 
     def sources(self) -> dict[str, Any]:
         """What the data were, labels included, for `data.json`."""
@@ -91,7 +101,25 @@ class ClassificationData(RunData):
         return sources
 
 
-def deal(array: TokenArray, classes: Targets, num_parts: int, seed: int, both_strands: bool) -> Targets:
+def _dealt(recipe: ClassificationRecipe, array: TokenArray, true: Targets) -> Numbers:
+    """The fold of each record; -1 for some that are always trained on.
+
+    Sequences of several labels are dealt by their rarest one. A label that would not be trained on keeps its
+    first sequence in training.
+    """
+    section, seed, both_strands = recipe.classification, recipe.training.seed, recipe.reads_either_strand
+    if true.ndim == 1:
+        return deal(array, true, section.folds, seed, both_strands)
+    rarest = np.where(true > 0, true.sum(axis=0), np.inf).argmin(axis=1)
+    dealt = deal(array, rarest, section.folds, seed, both_strands)
+    groups = sequence_groups(array, both_strands)
+    held_out = np.isin(dealt, [section.fold, (section.fold + section.folds // 2) % section.folds])
+    for label in np.flatnonzero(~true[~held_out].any(axis=0)):
+        dealt[groups == groups[true[:, label].argmax()]] = -1
+    return dealt
+
+
+def deal(array: TokenArray, classes: Numbers, num_parts: int, seed: int, both_strands: bool) -> Numbers:
     """Deals records into parts: every class evenly, identical sequences together.
 
     Args:
@@ -121,7 +149,7 @@ def deal(array: TokenArray, classes: Targets, num_parts: int, seed: int, both_st
     return part_of_group[groups]
 
 
-def sequence_groups(array: TokenArray, both_strands: bool) -> Targets:
+def sequence_groups(array: TokenArray, both_strands: bool) -> Numbers:
     """Numbers int64 ``[records]`` that identical sequences share."""
     numbers: dict[bytes, int] = {}
     groups = np.empty(len(array.records), dtype=np.int64)
@@ -142,16 +170,16 @@ def _rows(array: TokenArray, chosen: npt.NDArray[np.bool_]) -> TokenArray:
     return array.select([array.records[int(row)] for row in np.flatnonzero(chosen)])
 
 
-def _checked_classes(recipe: ClassificationRecipe, labels: dict[str, Labelled]) -> tuple[str, ...]:
+def _checked_classes(recipe: ClassificationRecipe, labels: Labels) -> tuple[str, ...]:
     classes = class_names(labels)
     if len(classes) < 2:
         raise recipe.error("classification.train", f"one class, {classes[0]!r}: expected two or more")
-    counts: dict[str, list[Labelled]] = {}
-    for one in labels.values():
-        counts.setdefault(one.label, []).append(one)
+    every: dict[str, list[Labelled]] = {}
+    for one in chain.from_iterable(labels.values()):
+        every.setdefault(one.label, []).append(one)
     for name in classes:
-        if len(counts[name]) == 1:
-            raise counts[name][0].place.error(f"class {name!r} has a single example: expected two or more")
+        if len(every[name]) == 1:
+            raise every[name][0].place.error(f"class {name!r} has a single example: expected two or more")
     return classes
 
 
@@ -160,7 +188,7 @@ def _file(path: Path) -> dict[str, Any]:
     return {"path": str(path), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def class_weights(targets: Targets, num_classes: int, kind: str) -> Sequence[float] | None:
+def class_weights(targets: Numbers, num_classes: int, kind: str) -> Sequence[float] | None:
     """What an example of each class counts; their mean over the examples is 1. None where all are equal."""
     if kind == "none":
         return None

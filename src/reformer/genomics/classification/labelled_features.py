@@ -39,17 +39,24 @@ class Choice:
         label: "type", "GO" (terms, wherever they stand) or the name of an attribute or qualifier.
         types: of the features.
         at_least: labels of fewer sequences are left out.
+        several: take all labels of a feature; else, of several, the one that most features have.
     """
 
     label: str
     types: frozenset[str]
     at_least: int
+    several: bool
 
     @classmethod
-    def of(cls, label: str, types: Iterable[str] | None, at_least: int) -> Self:
-        """The choice, with coding sequences (and genes of RNA, where types are told apart) by default."""
+    def of(cls, label: str, types: Iterable[str] | None, at_least: int, several: bool | None = None) -> Self:
+        """The choice, with coding sequences (and genes of RNA, where types are told apart) by default.
+
+        By default a feature has all of its GO terms, and one of any other label.
+        """
         default = ["CDS", *RNA_TYPES] if label == "type" else ["CDS"]
-        return cls(label, frozenset(types or default), at_least)
+        return cls(
+            label, frozenset(types or default), at_least, label == "GO" if several is None else several
+        )
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,6 @@ class _Part:
 
 def extract_labelled(annotation: Path, genome: Path | None, out: Path, choice: Choice) -> list[str]:
     """Writes the sequences of features, spliced and as their strand has them, and their labels.
-
-    Of several values that a feature has, the one that most features have is its label.
 
     Args:
         annotation: GenBank, GFF3 or GTF.
@@ -87,28 +92,29 @@ def extract_labelled(annotation: Path, genome: Path | None, out: Path, choice: C
             raise UserError(f"{annotation}: no feature of type {' or '.join(sorted(choice.types))}")
         values = [_values(part, choice.label) for part in parts]
         counts = Counter(value for found in values for value in found)
-        chosen = [max(found, key=lambda value: (counts[value], value), default=None) for found in values]
-        kept = Counter(label for label in chosen if label is not None)
-        classes = {label for label, count in kept.items() if count >= choice.at_least}
+        if not choice.several:
+            values = [sorted(found, key=lambda value: (counts[value], value))[-1:] for found in values]
+            counts = Counter(value for found in values for value in found)
+        classes = {label for label, count in counts.items() if count >= choice.at_least}
         if len(classes) < 2:
             known = ", ".join(sorted({tag for part in parts for tag in part.attributes}))
             raise UserError(
                 f"{annotation}: {len(classes)} label(s) by {choice.label!r} of {choice.at_least} or more "
                 f"sequences: expected two or more; the attributes are {known}"
             )
-        labels: dict[str, str] = {}
+        labels: dict[str, list[str]] = {}
         with atomic_folder(out) as partial:
             with open(partial / SEQUENCES_FILE, "w", encoding="utf-8") as file:
-                for part, label in zip(parts, chosen, strict=True):
-                    if label in classes:
+                for part, found in zip(parts, values, strict=True):
+                    if own := [label for label in found if label in classes]:
                         name = _name(part, labels)
-                        labels[name] = label
+                        labels[name] = own
                         _write_fasta(file.write, name, "".join(map(part.letters, part.pieces)))
             write_labels(partial / LABELS_FILE, labels)
     return [
         f"{'extracted':18}{len(labels):,} of {len(parts):,} features, in {len(classes):,} classes",
-        f"{'left out':18}{chosen.count(None):,} without {choice.label}, "
-        f"{len(parts) - chosen.count(None) - len(labels):,} of classes of fewer than {choice.at_least}",
+        f"{'left out':18}{values.count([]):,} without {choice.label}, "
+        f"{len(parts) - values.count([]) - len(labels):,} of classes of fewer than {choice.at_least}",
         f"{'sequences':18}{out / SEQUENCES_FILE}",
         f"{'labels':18}{out / LABELS_FILE}",
     ]
@@ -146,14 +152,17 @@ def _joined(features: Iterable[Feature]) -> dict[tuple[str, str], list[Feature]]
 
 
 def _values(part: _Part, label: str) -> list[str]:
+    """The different labels of a feature, in the order in which they stand."""
     if label == "type":
         return [part.type]
     if label == "GO":
-        return [term for values in part.attributes.values() for v in values for term in _GO_TERM.findall(v)]
-    return [text for value in part.attributes.get(label, ()) if (text := " ".join(value.split()))]
+        texts = [text for values in part.attributes.values() for text in values]
+        return list(dict.fromkeys(term for text in texts for term in _GO_TERM.findall(text)))
+    texts = [" ".join(value.split()) for value in part.attributes.get(label, ())]
+    return list(dict.fromkeys(text for text in texts if text))
 
 
-def _name(part: _Part, taken: Mapping[str, str]) -> str:
+def _name(part: _Part, taken: Mapping[str, list[str]]) -> str:
     """A name of one word that is not taken: the feature's, its place besides where another has that."""
     first, last = part.pieces[0], part.pieces[-1]
     place = f"{first.sequence}:{min(first.start, last.start) + 1}-{max(first.end, last.end)}"

@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from reformer.genomics.classification.metrics import Classified
+from reformer.genomics.classification.metrics import Classified, OneLabel, SeveralLabels
 from reformer.training import report_page as page
 from reformer.training.atomic import write_text_atomically
 from reformer.training.report_format import format_count
 from reformer.training.report_page import LegendEntry
 from reformer.training.report_plots import STAND_IN, Plot, svg
+from reformer.training.run_data import TEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_DRAWN = 40
 """Classes of a confusion matrix that is drawn; of more, those with the most sequences are."""
+_COLOURS = ("series-1", "series-2", "series-3", "series-4")
+_NEVER_USED = "Read for the first time after training: no choice was made by these sequences."
+_CHOSEN_BY = (
+    "The best checkpoint and the temperature were chosen by these sequences: their figures are too good."
+)
 _MOST_WRITTEN = 12
 """Classes of a confusion matrix whose counts are written into its cells."""
 
@@ -50,18 +56,61 @@ def write_classification_report(path: Path, found: Found) -> None:
     """Writes the page, whole or not at all; without matplotlib it has no plots."""
     parts = [page.section("Summary", page.headline(found.facts))]
     if found.scored is not None and found.raw is not None:
-        if _can_plot():
-            caption = "Share of the sequences of a true class (row) by predicted class (column)."
-            parts.append(page.section("Confusion", page.figure(*confusion_plot(found.scored), caption)))
-            caption = "Accuracy of sequences by the probability of their likeliest class, in 15 bins."
-            plot = reliability_plot(found.scored, found.raw)
-            parts.append(page.section("Calibration", page.figure(*plot, caption)))
-        parts.append(_scores_table(found.scored))
+        parts.append(_scored_sections(found.scored, found.raw))
     parts.append(_predictions_table(found))
     write_text_atomically(path, page.page(found.title, "".join(parts)))
 
 
-def confusion_plot(scored: Classified) -> Plot:
+def run_sections(results: dict[str, tuple[Classified, Classified]]) -> str:
+    """HTML of a run's report: its held-out sets, each after and before temperature scaling."""
+    parts = []
+    for name, (scored, raw) in results.items():
+        use = _NEVER_USED if name == TEST else _CHOSEN_BY
+        parts.append(page.section(f"Labels: {name}", page.paragraph(use, "caption")))
+        parts.append(_scored_sections(scored, raw))
+    return "".join(parts)
+
+
+def _scored_sections(scored: Classified, raw: Classified) -> str:
+    parts = []
+    if _can_plot():
+        if isinstance(scored, OneLabel):
+            caption = "Share of the sequences of a true class (row) by predicted class (column)."
+            parts.append(page.section("Confusion", page.figure(*confusion_plot(scored), caption)))
+        plot = reliability_plot(scored, raw)
+        parts.append(page.section("Calibration", page.figure(*plot, _calibration_caption(scored))))
+    parts += [_calibration_table(scored, raw), _scores_table(scored)]
+    return "".join(parts)
+
+
+def _calibration_caption(scored: Classified) -> str:
+    if isinstance(scored, OneLabel):
+        return (
+            "How often the true class is among the k likeliest, by their summed probability, in 15 bins; "
+            "dashed where both are the same."
+        )
+    return (
+        "Share of the k likeliest labels that is true, by their mean probability, in 15 bins; dashed where "
+        "both are the same."
+    )
+
+
+def _calibration_table(scored: Classified, raw: Classified) -> str:
+    before = raw.top_k_calibration()
+    rows = [
+        (
+            f"top {k}",
+            *(f"{found[key]:.4f}" for key in ("expected", "found", "expected_calibration_error")),
+            f"{before[k]['expected']:.4f}",
+            f"{before[k]['expected_calibration_error']:.4f}",
+        )
+        for k, found in scored.top_k_calibration().items()
+    ]
+    header = ("", "probability", "found true", "calibration error", "probability before", "error before")
+    return page.section("Calibration of the likeliest", page.table(header, rows))
+
+
+def confusion_plot(scored: OneLabel) -> Plot:
     """Draws the confusion matrix, each row by its share; the counts too where there is room."""
     counts = scored.confusion
     chosen = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[:_MOST_DRAWN])
@@ -92,21 +141,23 @@ def confusion_plot(scored: Classified) -> Plot:
 
 
 def reliability_plot(scored: Classified, raw: Classified) -> Plot:
-    """Draws accuracy over confidence, before and after temperature scaling."""
-    lines = (("before", raw, "series-2", "s"), ("after temperature scaling", scored, "series-1", "o"))
+    """Draws what is found over what is expected of the k likeliest, and of the likeliest before scaling."""
+    lines = [("top 1 before temperature scaling", raw.reliability(), "muted", "s")]
+    colours = zip(scored.ranks, _COLOURS, "oD^v", strict=False)
+    lines += [(f"top {k}", scored.reliability(k), colour, marker) for k, colour, marker in colours]
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=STAND_IN["muted"], linewidth=1.0, dashes=(5, 3))
-        for _, one, colour, marker in lines:
-            _, confidence, accuracy = zip(*one.reliability(), strict=True)
-            axes.plot(confidence, accuracy, marker=marker, markersize=4, color=STAND_IN[colour])
+        for _, bins, colour, marker in lines:
+            _, expected, found = zip(*bins, strict=True)
+            axes.plot(expected, found, marker=marker, markersize=4, color=STAND_IN[colour])
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
-        axes.set_xlabel("probability of the likeliest class")
-        axes.set_ylabel("accuracy")
+        axes.set_xlabel("probability of the k likeliest")
+        axes.set_ylabel("found true")
 
     legend = [LegendEntry(label, colour) for label, _, colour, _ in lines]
-    return svg("reliability", "Accuracy over confidence", draw, (5.2, 3.6)), legend
+    return svg("reliability", "Found over expected", draw, (5.2, 3.6)), legend
 
 
 def _can_plot() -> bool:
@@ -118,11 +169,15 @@ def _can_plot() -> bool:
 
 
 def _scores_table(scored: Classified) -> str:
-    header = ("class", "precision", "recall", "F1", "sequences")
-    rows = [
-        (name, f"{s.precision:.4f}", f"{s.recall:.4f}", f"{s.f1:.4f}", format_count(s.num_true))
+    header: tuple[str, ...] = ("class", "precision", "recall", "F1", "sequences")
+    rows: list[tuple[str, ...]] = [
+        (name, f"{s.precision:.4f}", f"{s.recall:.4f}", f"{s.f1:.4f}", format_count(int(s.num_true)))
         for name, s in scored.by_class().items()
     ]
+    if isinstance(scored, SeveralLabels):
+        header = (*header, "average precision")
+        average = scored.average_precision().values()
+        rows = [(*row, "" if one is None else f"{one:.4f}") for row, one in zip(rows, average, strict=True)]
     return page.section("Classes", page.table(header, rows))
 
 

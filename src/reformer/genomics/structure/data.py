@@ -22,11 +22,13 @@ from reformer.genomics.formats.structures import Chain
 from reformer.genomics.structure.chains import NamedChain, read_chains
 from reformer.genomics.structure.dssp import UNKNOWN
 from reformer.genomics.structure.protein_clusters import clusters, longest_of_each, split_clusters
+from reformer.layers.randomness import derive
 from reformer.training.corpus import default_cache_dir
 from reformer.training.progress import progress_bar
-from reformer.training.run_data import HELD_OUT, RunData
+from reformer.training.run_data import TEST, VALIDATION, RunData
 
 if TYPE_CHECKING:
+    from reformer.data.tokens import TokenArray
     from reformer.genomics.structure.recipe import StructureRecipe, StructureSection
 
 Labels = npt.NDArray[np.uint8]
@@ -41,7 +43,7 @@ class StructureData(RunData):
 
     Attributes:
         train: chains to train on.
-        held_out: chains to evaluate on, by name.
+        held_out: chains to evaluate on, by name; those of "test" only after training.
         labels: uint8 ``[tokens]`` for the tokens of all these together: a class, or `NO_LABEL`.
         files: of each set.
         left_out: files and chains that are not used, with the reason.
@@ -50,6 +52,11 @@ class StructureData(RunData):
     labels: Labels
     files: dict[str, list[Source]]
     left_out: list[str]
+
+    @property
+    def validation(self) -> dict[str, TokenArray]:
+        """All held-out sets but "test"."""
+        return {name: array for name, array in self.held_out.items() if name != TEST}
 
     @classmethod
     def of(cls, recipe: StructureRecipe) -> StructureData:
@@ -66,7 +73,7 @@ class StructureData(RunData):
         }
         sets = _split(recipe, found, left_out)
         chains = list(chained.from_iterable(sets.values()))
-        files = {name: _sources(found["train" if name == HELD_OUT else name]) for name in sets}
+        files = {name: _sources(found.get(name, found["train"])) for name in sets}
         table = protein_table()
         array = build_record_array(
             [
@@ -112,8 +119,6 @@ def _split(
     """The sets of the run: training chains that are like none that is evaluated on, and the others."""
     section = recipe.structure
     train, others = found["train"], {name: chains for name, chains in found.items() if name != "train"}
-    if section.held_out and HELD_OUT in others:
-        raise recipe.error(f"data.eval.{HELD_OUT}", "this name is that of the held-out chains; another one")
     everything = [*chained.from_iterable(others.values()), *train]
     cluster_of = _clusters([one.chain.letters for one in everything], section.identity)
     num_others = len(everything) - len(train)
@@ -124,10 +129,14 @@ def _split(
                 f"{one.name}: at least {section.identity:.0%} identical to a chain to evaluate on"
             )
     free = [(one, cluster) for one, cluster in zip(train, of_train, strict=True) if cluster not in taken]
-    drawn = split_clusters([cluster for _, cluster in free], section.held_out, recipe.training.seed)
-    sets = {"train": [one for one, cluster in free if cluster not in drawn], **others}
-    if section.held_out:
-        sets[HELD_OUT] = [one for one, cluster in free if cluster in drawn]
+    drawn, num_free = {}, len(free)
+    for number, name in enumerate((TEST, VALIDATION)):
+        if share := getattr(section, name):
+            of_all = share * num_free / max(len(free), 1)
+            chosen = split_clusters([c for _, c in free], of_all, derive(recipe.training.seed, number))
+            drawn[name] = [one for one, cluster in free if cluster in chosen]
+            free = [(one, cluster) for one, cluster in free if cluster not in chosen]
+    sets = {"train": [one for one, _ in free], **others, **drawn}
     if empty := next((name for name, chains in sets.items() if not chains), None):
         raise recipe.error(
             "data.train",

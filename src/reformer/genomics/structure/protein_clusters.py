@@ -1,9 +1,10 @@
 """Which proteins are similar: pairwise alignment, single linkage, and a split that no similar pair crosses.
 
 Identity of two proteins: identical residues in their best local alignment (BLOSUM62, a gap of n costs
-10 + n) divided by the length of the shorter one. All pairs are aligned, some 700 a second for chains of 200
-residues, but for those that earlier ones have already put into one cluster and, where the identity asked for
-is so high that similar proteins must have a word of some residues in common, those that have none.
+10 + n) divided by the length of the shorter one. All pairs are aligned, in time that grows with the square
+of the number of proteins (docs/structure.md says what a pair costs), but for those that earlier ones have
+already put into one cluster and, where the identity asked for is so high that similar proteins must have a
+word of some residues in common, those that have none.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ import numpy as np
 from reformer.genomics.structure.metrics import ChainResult, accuracy_by_chain, confusion_of
 from reformer.training import report_page as page
 from reformer.training.report_format import format_count
+from reformer.training.run_data import TEST
+
+_NEVER_USED = "Read for the first time after training: no choice was made by these chains."
+_CHOSEN_BY = "The best checkpoint was chosen by these chains, so that their figures are a little too good."
 
 NAMES = {
     "H": "H, helix",
@@ -54,7 +58,9 @@ def _set(name: str, results: list[ChainResult], letters: str) -> str:
     ]
     caption = page.paragraph("Residues: true classes in rows, predicted ones in columns.", "caption")
     content = page.headline(facts) + caption + _confusion(confusion, letters)
-    return page.section(f"Secondary structure: {name}", content + _chains(results, num_classes))
+    use = _NEVER_USED if name == TEST else _CHOSEN_BY
+    content = page.paragraph(use, "caption") + content + _chains(results, num_classes)
+    return page.section(f"Secondary structure: {name}", content)
 
 
 def _confusion(confusion: np.ndarray, letters: str) -> str:
