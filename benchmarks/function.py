@@ -69,21 +69,18 @@ class Gene:
 
 def read_genes(path: Path) -> list[Gene]:
     """The genes of a GenBank file whose products are of one class."""
-    from reformer.genomics.coordinates import reverse_complement
     from reformer.genomics.formats.genbank import read_genbank
+    from reformer.genomics.genome import Genome
 
     genes: list[Gene] = []
-    for record in read_genbank(path):
-        for feature in record.features:
-            product = " ".join(feature.qualifiers.get("product", ()))
-            found = [name for name, words in CLASSES.items() if re.search(words, product, re.IGNORECASE)]
-            if feature.type == "CDS" and "pseudo" not in feature.qualifiers and len(found) == 1:
-                pieces = (record.letters[piece.start : piece.end] for piece in feature.pieces)
-                letters = "".join(
-                    reverse_complement(one) if piece.strand == "-" else one
-                    for one, piece in zip(pieces, feature.pieces, strict=True)
-                )
-                genes.append(Gene(f"g{len(genes)}", feature.pieces[0].sequence, letters, found[0]))
+    with Genome(path) as genome:
+        for record in read_genbank(path):
+            for feature in record.features:
+                product = " ".join(feature.qualifiers.get("product", ()))
+                found = [name for name, words in CLASSES.items() if re.search(words, product, re.IGNORECASE)]
+                if feature.type == "CDS" and "pseudo" not in feature.qualifiers and len(found) == 1:
+                    letters = "".join(map(genome.letters, feature.pieces))
+                    genes.append(Gene(f"g{len(genes)}", feature.pieces[0].sequence, letters, found[0]))
     return genes
 
 

@@ -48,11 +48,12 @@ def genome(tmp_path):
 
 def oracle_and_truth(array, tmp_path):
     """Legal genes of random probabilities serve as the truth."""
-    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=0.1, evidence=1.0)
+    grammar = Grammar(min_intron=30, gene_cost=0.1, intron_cost=-20.0, evidence=1.0)
     generator = np.random.default_rng(1)
     source = Oracle(grammar, [])
+    alphas = np.where([name.startswith("CDS") for name in SCHEME.names], 0.5, 0.1)
     source.probabilities = lambda tokens, both_strands, brought_over: generator.dirichlet(
-        np.full(len(SCHEME.names), 0.5), len(tokens)
+        alphas, len(tokens)
     ).astype(np.float32)
     (tmp_path / "truth").mkdir()
     genes = called_genes(annotate_genome(source, array, tmp_path / "truth", tracks=False))
