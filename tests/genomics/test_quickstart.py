@@ -28,7 +28,15 @@ def check(folder: Path, out: str, num_tokens: int) -> None:
     """What a quickstart leaves and prints."""
     assert (folder / "model" / "annotation.json").exists()
     found = sorted(path.name for path in (folder / "annotation").iterdir())
-    assert found == ["genes.bed", "genes.gff3", "genes.tsv", "report.html", "scores.json", "tracks"]
+    assert found == [
+        "genes.bed",
+        "genes.gff3",
+        "genes.tsv",
+        "provenance.json",
+        "report.html",
+        "scores.json",
+        "tracks",
+    ]
     assert (folder / "annotation" / "report.html").read_text().count("SSA1") >= 1
     scores = json.loads((folder / "annotation" / "scores.json").read_text())
     assert scores["genes"]["exact stop"]["true"] == 88

@@ -499,9 +499,7 @@ def test_a_model_that_reads_relatives_is_trained_and_predicts(
 
 
 def test_relatives_need_two_genomes(tmp_path: Path, run_command: RunCommand) -> None:
-    values = recipe_values(tmp_path)
-    values["annotation"]["relatives"] = True
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
-    result = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_values(tmp_path)))
+    result = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml", "--relatives")
     assert result.code == 2
     assert "annotation.relatives: data.train has one genome: expected two or more files" in result.err

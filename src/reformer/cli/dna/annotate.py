@@ -26,6 +26,13 @@ def train(
             show_default=False,
         ),
     ] = None,
+    relatives: Annotated[
+        bool,
+        typer.Option(
+            "--relatives",
+            help="Let the model read what the annotation of the other genomes says; for related species.",
+        ),
+    ] = False,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -42,6 +49,8 @@ def train(
         genes = genome
     named = {"data.train": ("--genome", genome), "annotation.train": ("--genes", genes)}
     path, given = recipe_and_overrides(recipe, overrides, named, out)
+    if relatives:
+        given.append("annotation.relatives=true")
     loaded = load_annotation_recipe(path, given)
     if train_run(loaded, resume=resume, task=AnnotationTask(loaded)).interrupted:
         raise typer.Exit(130)
