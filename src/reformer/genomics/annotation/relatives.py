@@ -214,7 +214,6 @@ class Relatives:
     def _by_reading(self, number: int, pieces: list[Codes]) -> tuple[Labels, npt.NDArray[np.uint8]]:
         """Class and weight of each base, uint8 ``[bases]``, by one of the readings."""
         import torch
-        from torch.nn import functional as F
 
         from reformer.layers.attention import factors
         from reformer.ops import lsh_attention, lsh_hash
@@ -231,7 +230,10 @@ class Relatives:
         width = -(-num_classes // 8) * 8
         # Of what a query sees, the labels' shares and the mean vector: its product with the query is how
         # alike what it sees is, since the softmax leaves little but the best.
-        values = torch.cat([F.one_hot(self._labels_of_both, width)[None, None].to(keys), keys], dim=-1)
+        labels = self._labels_of_both
+        values = torch.zeros(1, 1, len(labels), width + _SIZE)
+        values[0, 0, torch.arange(len(labels)), labels] = 1
+        values[..., width:] = keys
         classes, weights = [], []
         for block in queries.split(keys.shape[2], dim=2):  # no more queries than keys: they are the last ones
             seen = lsh_attention(
