@@ -14,7 +14,7 @@ class Windows:
         ValueError: no base would be left.
     """
 
-    length: int = 1 << 21
+    length: int = 3 << 19  # the longest chromosome of S. cerevisiae has 1,531,933 bases
     overlap: int = 1 << 14
 
     def __post_init__(self) -> None:

@@ -184,7 +184,7 @@ def test_a_prediction_leaves_standard_files(prediction: Path) -> None:
         *("genes.bed", "genes.gff3", "genes.tsv", "provenance.json", "report.html", "scores.json", "tracks")
     ]
     made = json.loads((prediction / "provenance.json").read_text())
-    assert made["options"]["windows"] == {"length": 1 << 21, "overlap": 1 << 14}
+    assert made["options"]["windows"] == {"length": 3 << 19, "overlap": 1 << 14}
     assert made["options"]["region"] == "rec1:101-400"
     genes = read_genes(prediction / "genes.gff3")
     assert {gene.interval.sequence for gene in genes} == {f"rec{number}" for number in range(NUM_RECORDS)}

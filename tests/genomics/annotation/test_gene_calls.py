@@ -53,10 +53,11 @@ def legal_genes(letters, grammar):
                     if p - exon_start >= 3:
                         yield [*exons, p]
                     return
-            if p - exon_start < 3:
+            acceptors = [right for left, right in grammar.splices if left == letters[p : p + 2]]
+            if p - exon_start < 3 or not acceptors:
                 continue
             for q in range(p + grammar.min_intron, len(letters) + 1):
-                if (letters[p : p + 2], letters[q - 2 : q]) in grammar.splices:
+                if letters[q - 2 : q] in acceptors:
                     yield from grow(start, [*exons, p, q], text)
 
     for start in range(len(letters)):

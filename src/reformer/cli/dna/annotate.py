@@ -70,8 +70,8 @@ def predict(
     ] = None,
     window: Annotated[
         int,
-        typer.Option(help="Longest record, in bases, that is read in one pass; MEMORY a million."),
-    ] = 1 << 21,
+        typer.Option(help="Longest record, in bases, that is read in one pass: about 4 GB for a million."),
+    ] = 3 << 19,
     overlap: Annotated[
         int, typer.Option(help="Bases at the inner ends of a window that its neighbours have.")
     ] = 1 << 14,

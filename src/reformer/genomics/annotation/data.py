@@ -84,7 +84,8 @@ class LabelledSequences:
                     kept.append(feature)
                 else:
                     other_types.add(feature.type)
-            names = {gene.interval.sequence for gene in found} | {one.interval.sequence for one in kept}
+            intervals = [*(gene.interval for gene in found), *(feature.interval for feature in kept)]
+            names = {interval.sequence for interval in intervals}
             check_names(names, file, by_name, array.sources[0].path)
             genes += found
             features += kept
