@@ -1,6 +1,6 @@
 """Genes of a bacterium, Leptospira kirschneri: `dna annotate` beside pyrodigal, on held-out contigs.
 
-    python -m benchmarks.bacteria [--genbank test.gbk.gz] [--steps 1000] [--seeds 0] [--out FOLDER]
+    python -m benchmarks.bacteria [--genbank test.gbk.gz] [--steps 1000] [--seeds 0 1 2] [--out FOLDER]
                                   [CONTENDER ...]
 
 The annotation is that of the Debian package any2fasta-examples, downloaded to a temporary folder where no
@@ -9,7 +9,7 @@ file is given. Every fifth contig by length is held out. `reformer` is trained o
 with it. What counts are whole genes: those of the truth that have a start codon, a stop codon and one
 piece, and calls that neither end of a contig cuts off. Calls whose middle lies in a pseudogene, or in a
 gene that is not whole, count neither way. Rows of other contenders and seeds that FOLDER/bacteria.json has
-stay in it.
+stay in it; "summary" is over the seeds of all rows.
 """
 
 import argparse
@@ -23,7 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.seeds import over_seeds
 from reformer.bench.machine import describe_machine
+from reformer.training.atomic import write_text_atomically
 
 PACKAGE, MEMBER = "any2fasta-examples", "usr/share/doc/any2fasta/examples/test.gbk.gz"
 STARTS, STOPS = ("ATG", "GTG", "TTG"), ("TAA", "TAG", "TGA")  # of genetic code 11
@@ -194,6 +196,15 @@ def _slips_back(gene: Any) -> bool:
     return any(a[1] > b[0] for spans in pieces for a, b in pairwise(spans))
 
 
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """F1 of each contender over its seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for what, scores in row["genes"].items():
+            found.setdefault(row["contender"], {}).setdefault(what, []).append(scores["f1"])
+    return {name: {what: over_seeds(f1) for what, f1 in by.items()} for name, by in found.items()}
+
+
 CONTENDERS = ("pyrodigal", "pyrodigal-meta", "reformer")
 
 
@@ -220,14 +231,15 @@ def main() -> None:
                 else:
                     called, facts = pyrodigal(data, meta=name == "pyrodigal-meta")
                 row = {"contender": name, "seed": seed, **facts, **score(data, called)}
+                row["machine"] = describe_machine()
                 rows = [one for one in rows if (one["contender"], one["seed"]) != (name, seed)] + [row]
                 genes = row["genes"]
                 print(
                     f"{name:16}" + "  ".join(f"{what} F1 {genes[what]['f1']:.4f}" for what in genes),
                     flush=True,
                 )
-                results = {"machine": describe_machine(), "data": data.facts(), "rows": rows}
-                file.write_text(json.dumps(results, indent=1) + "\n")
+                results = {"data": data.facts(), "summary": summary(rows), "rows": rows}
+                write_text_atomically(file, json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
