@@ -1,6 +1,6 @@
 """Do variant scores tell what breaks a gene from what does not? 1,000 synthetic variants of yeast.
 
-    python -m benchmarks.variants [--models genes causal masked] [--seeds 0 1 2] [--steps 1000] [--out FOLDER]
+    python -m benchmarks.variants [--models genes causal masked] [--seeds 0 1 2] [--steps 1200] [--out FOLDER]
 
 The kinds of models that `reformer dna score` takes are trained for some minutes on chromosome 1 of *S.
 mikatae* and *S. kudriavzevii* and score variants of *S. cerevisiae* chromosome I, which none has seen.
@@ -66,10 +66,10 @@ COMPARISONS = {
     "synonymous against intergenic": (("synonymous",), ("intergenic",)),
 }
 MODEL = {
-    "hidden_size": 128,
+    "hidden_size": 64,
     "num_attention_heads": 2,
-    "attention_head_size": 64,
-    "feed_forward_size": 256,
+    "attention_head_size": 32,
+    "feed_forward_size": 128,
     "attn_layers": ["local", "lsh"],
     "num_hashes": 1,
     "position_embedding_type": "rotary",
@@ -77,7 +77,7 @@ MODEL = {
     "hidden_dropout_prob": 0.0,
     "local_attention_probs_dropout_prob": 0.0,
 }
-LM_WINDOW, LM_BATCH = 2048, 4  # of the language models, in training; they score with windows as long
+LM_WINDOW, LM_BATCH = 1024, 4  # of the language models, in training; they score with windows as long
 RESAMPLES = 2000
 VARIANT_SEED = 0
 
@@ -319,7 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
-    parser.add_argument("--steps", type=int, default=1000, help="of the language models")
+    parser.add_argument("--steps", type=int, default=1200, help="of the language models")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
