@@ -1,6 +1,7 @@
 """Bits per base on another species: a Reformer, the same with local attention alone, and Markov models.
 
-    python -m benchmarks.bits_per_base --data yeast fly --seeds 0 1 2 [--out FOLDER]
+    python -m benchmarks.bits_per_base [--data yeast fly] [--seeds 0 1 2] [--contenders reformer "local only"]
+                                       [--out FOLDER]
 
 yeast: trained on S. cerevisiae chromosome I and S. mikatae chromosome 1, tested on S. kudriavzevii
 chromosome 1. fly: trained on D. melanogaster chromosome 4, tested on that of D. sechellia, a close relative.
@@ -159,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=FILES, default=list(FILES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--contenders", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     import torch
@@ -177,7 +179,7 @@ def main() -> None:
     for data in arguments.data:
         keep(markov_rows(data))
         for seed in arguments.seeds:
-            for contender in LAYERS:
+            for contender in arguments.contenders:
                 keep(trained_rows(data, contender, seed))
 
 
