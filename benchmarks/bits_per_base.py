@@ -1,6 +1,7 @@
 """Bits per base on another species: a Reformer, the same with local attention alone, and Markov models.
 
-    python -m benchmarks.bits_per_base [--data yeast fly] [--seeds 0 1 2] [--out FOLDER]
+    python -m benchmarks.bits_per_base [--data yeast fly] [--seeds 0 1 2] [--contenders reformer "local only"]
+                                       [--out FOLDER]
 
 yeast: trained on S. cerevisiae chromosome I and S. mikatae chromosome 1, tested on S. kudriavzevii
 chromosome 1. fly: trained on D. melanogaster chromosome 4, tested on that of D. sechellia, a close relative.
@@ -8,7 +9,7 @@ Test sequences are read whole, on one strand. All models train on both strands; 
 same steps of `bits_per_base.yaml`, on one thread. What the LSH layers add is measured twice: against the
 model that has local layers in their place, trained alike ("local only"), and by silencing them in the trained
 model ("LSH silenced": their output is 0). Rows that FOLDER/bits_per_base.json has of other data and seeds
-stay in it.
+stay in it; "summary" is over the seeds of all rows.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.seeds import over_seeds
 from reformer.bench.machine import describe_machine
+from reformer.training.atomic import write_text_atomically
 
 LARGEST_MARKOV_ORDER = 12
 LAYERS = {"reformer": ["local", "lsh"], "local only": ["local", "local"]}
@@ -145,10 +148,19 @@ def _measured(report: Any) -> dict[str, Any]:
     }
 
 
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Bits per base of each contender over its seeds, by data."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        found.setdefault(row["data"], {}).setdefault(row["contender"], []).append(row["bits_per_base"])
+    return {data: {name: over_seeds(bits) for name, bits in by.items()} for data, by in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=FILES, default=["yeast"])
+    parser.add_argument("--data", nargs="+", choices=FILES, default=list(FILES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--contenders", nargs="+", choices=LAYERS, default=list(LAYERS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     import torch
@@ -160,13 +172,14 @@ def main() -> None:
     def keep(new: list[dict[str, Any]]) -> None:
         rows = json.loads(file.read_text())["rows"] if file.exists() else []
         keys = [_key(row) for row in new]
-        rows = [row for row in rows if _key(row) not in keys] + new
-        file.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
+        rows = [row for row in rows if _key(row) not in keys]
+        rows += [row | {"machine": describe_machine()} for row in new]
+        write_text_atomically(file, json.dumps({"summary": summary(rows), "rows": rows}, indent=1) + "\n")
 
     for data in arguments.data:
         keep(markov_rows(data))
         for seed in arguments.seeds:
-            for contender in LAYERS:
+            for contender in arguments.contenders:
                 keep(trained_rows(data, contender, seed))
 
 

@@ -1,12 +1,14 @@
 """Peak memory of `dna annotate predict` and `dna embed` by the length of the genome.
 
-    python -m benchmarks.genome_memory [--commands annotate embed] [--megabases 2 20 100] [--out FOLDER]
+    python -m benchmarks.genome_memory [--cases annotate embed packaged] [--megabases 2 20] [--out FOLDER]
 
-The genome is one record of random bases, the models are tiny and untrained: what is measured is what files,
-windows, tokens, genes and tracks take, not the model. Each command runs as from the shell, in a process of
-its own, with a window of 1,048,576 bases and on one strand. Peak memory is given with and without the pages
-of mapped files, the genome's tokens among them, which the system takes back when it needs them. Rows of other
-commands and lengths that the file has stay in it.
+The genome is random bases, the models are untrained. "annotate" and "embed" have one record and a tiny model
+and read one strand: what is measured is what files, windows, tokens, genes and tracks take, not the model.
+"packaged" is `dna annotate predict` with the model, classes and tokens of the recipe that comes with it, on
+both strands, of 1,000 contigs. Each command runs as from the shell, in a process of its own, with a window of
+1,048,576 bases. Peak memory is given with and without the pages of mapped files, the genome's tokens among
+them, which the system takes back when it needs them. Rows of other cases and lengths that the file has stay
+in it.
 """
 
 import argparse
@@ -16,12 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reformer.bench.machine import describe_machine
+from reformer.training.atomic import write_text_atomically
 
 WINDOW = 1 << 20
 _LETTERS_PER_LINE = 100_000
@@ -35,6 +39,22 @@ _MODEL: dict[str, Any] = {
     "position_embedding_type": "rotary",
     "is_decoder": False,
 }
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a command, with how many records and strands."""
+
+    command: str
+    contigs: int
+    strands: int
+
+
+CASES = {
+    "annotate": Case("annotate", 1, 1),
+    "embed": Case("embed", 1, 1),
+    "packaged": Case("annotate", 1000, 2),
+}
 _CHILD = """
 import sys
 from reformer.cli import main
@@ -45,44 +65,56 @@ sys.exit(code)
 """
 
 
-def write_genome(path: Path, num_bases: int) -> None:
+def write_genome(path: Path, num_bases: int, num_contigs: int) -> None:
+    """Random bases, cut into contigs at random places: most are short, a few are long."""
     generator = np.random.default_rng(0)
+    cuts = np.sort(generator.choice(np.arange(1, num_bases), num_contigs - 1, replace=False))
     with path.open("wb") as file:
-        file.write(b">chr\n")
-        for start in range(0, num_bases, _LETTERS_PER_LINE):
-            length = min(_LETTERS_PER_LINE, num_bases - start)
-            file.write(np.frombuffer(b"ACGT", np.uint8)[generator.integers(4, size=length)].tobytes() + b"\n")
+        for number, contig in enumerate(np.diff([0, *cuts.tolist(), num_bases]).tolist()):
+            file.write(b">contig%d\n" % number)
+            for start in range(0, contig, _LETTERS_PER_LINE):
+                codes = generator.integers(4, size=min(_LETTERS_PER_LINE, contig - start))
+                file.write(np.frombuffer(b"ACGT", np.uint8)[codes].tobytes() + b"\n")
 
 
-def write_models(folder: Path) -> dict[str, Path]:
-    """A model that labels bases and one that fills in tokens."""
+def write_model(name: str, folder: Path) -> None:
+    """The model of a case: one that labels bases or one that fills in tokens."""
     import torch
 
-    from reformer import ReformerConfig, ReformerForMaskedLM, ReformerForTokenClassification
+    from reformer import ReformerConfig, ReformerForMaskedLM
     from reformer.data.tokenizers import NucleotideTokenizer
-    from reformer.genomics.annotation.annotator import AnnotationSettings
     from reformer.genomics.annotation.classes import ClassScheme
-    from reformer.genomics.annotation.coding_model import CodingModel
     from reformer.genomics.annotation.grammar import Grammar
+    from reformer.genomics.annotation.recipe import load_annotation_recipe
     from reformer.genomics.base_encoding import BaseEncoding
 
     torch.manual_seed(0)
-    scheme, encoding = ClassScheme(("CDS",)), BaseEncoding()
-    names = dict(enumerate(scheme.names))
-    labels = ReformerForTokenClassification(
-        ReformerConfig(**_MODEL, vocab_size=encoding.vocab_size, id2label=names)
-    )
+    if name == "annotate":
+        _write_annotator(folder, ClassScheme(("CDS",)), BaseEncoding(), Grammar(donor=None), _MODEL)
+    elif name == "packaged":
+        recipe = load_annotation_recipe(None)
+        sizes = recipe.model | {"is_decoder": recipe.is_decoder}
+        _write_annotator(folder, recipe.scheme, recipe.encoding, Grammar(), sizes)
+    else:
+        tokenizer = NucleotideTokenizer()
+        ReformerForMaskedLM(ReformerConfig(**_MODEL, vocab_size=len(tokenizer))).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _write_annotator(folder: Path, scheme: Any, encoding: Any, grammar: Any, sizes: dict[str, Any]) -> None:
+    import torch
+
+    from reformer import ReformerConfig, ReformerForTokenClassification
+    from reformer.genomics.annotation.annotator import AnnotationSettings
+    from reformer.genomics.annotation.coding_model import CodingModel
+
+    config = ReformerConfig(**sizes, vocab_size=encoding.vocab_size, id2label=dict(enumerate(scheme.names)))
+    model = ReformerForTokenClassification(config)
     noise = np.random.default_rng(0).normal(0.0, 0.2, size=(3, 4**5, 4)).astype(np.float32)
     with torch.no_grad():  # so that probabilities change as seldom as a trained model's, and tracks have runs
-        labels.classifier.weight *= 0.05
-    labels.save_pretrained(folder / "annotate")
-    grammar = Grammar(donor=None)
-    AnnotationSettings(scheme, encoding, grammar, CodingModel(noise)).write(folder / "annotate")
-    tokenizer = NucleotideTokenizer()
-    masked = ReformerForMaskedLM(ReformerConfig(**_MODEL, vocab_size=len(tokenizer)))
-    masked.save_pretrained(folder / "embed")
-    tokenizer.save_pretrained(folder / "embed")
-    return {"annotate": folder / "annotate", "embed": folder / "embed"}
+        model.classifier.weight *= 0.05
+    model.save_pretrained(folder)
+    AnnotationSettings(scheme, encoding, grammar, CodingModel(noise)).write(folder)
 
 
 def anonymous_bytes(pid: int) -> int:
@@ -98,23 +130,22 @@ def anonymous_bytes(pid: int) -> int:
     return int(lines[0].split()[1]) * 1024 if lines else 0
 
 
-def measure(name: str, megabases: int) -> dict[str, Any]:
-    """Runs a command on a genome and says what it took."""
+def measure(name: str, megabases: float) -> dict[str, Any]:
+    """Runs the command of a case on a genome and says what it took."""
+    case = CASES[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model, genome = write_models(folder)[name], folder / "genome.fa"
-        write_genome(genome, round(megabases * 1e6))
-        out = folder / "out"
-        commands = {
-            "annotate": [
-                *("dna", "annotate", "predict", model, genome, "--out", out),
-                *("--one-strand", "--window", WINDOW),
-            ],
+        model, genome, out = folder / "model", folder / "genome.fa", folder / "out"
+        write_model(name, model)
+        write_genome(genome, round(megabases * 1e6), case.contigs)
+        arguments: dict[str, list[str | int | Path]] = {
+            "annotate": ["dna", "annotate", "predict", model, genome, "--out", out, "--window", WINDOW],
             "embed": ["dna", "embed", model, genome, folder / "out.parquet", "--window", WINDOW],
         }
+        one_strand = ["--one-strand"] if case.command == "annotate" and case.strands == 1 else []
         environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
         start = time.perf_counter()
-        command = [sys.executable, "-c", _CHILD, *map(str, commands[name])]
+        command = [sys.executable, "-c", _CHILD, *map(str, arguments[case.command]), *one_strand]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
             anonymous = 0
             while process.poll() is None:
@@ -126,7 +157,8 @@ def measure(name: str, megabases: int) -> dict[str, Any]:
             raise SystemExit(f"{name} did not end well")
         genes = out / "genes.tsv"
         return {
-            "command": name,
+            "case": name,
+            **asdict(case),
             "megabases": megabases,
             "peak_memory_bytes": int(printed.split()[-1]),
             "peak_anonymous_bytes": anonymous,
@@ -137,13 +169,13 @@ def measure(name: str, megabases: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--megabases", type=float, nargs="+", default=[2, 20, 100])
-    parser.add_argument("--commands", nargs="+", default=["annotate", "embed"])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--megabases", type=float, nargs="+", default=[2, 20])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for name in arguments.commands:
+    for name in arguments.cases:
         for megabases in arguments.megabases:
             row = measure(name, megabases)
             mib, anonymous = (row[f"peak_{kind}_bytes"] / 2**20 for kind in ("memory", "anonymous"))
@@ -157,11 +189,11 @@ def main() -> None:
 
 
 def write(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes rows, and those of other commands and lengths that the file has."""
+    """Writes rows, and those of other cases and lengths that the file has."""
     kept = json.loads(file.read_text())["rows"] if file.exists() else []
-    keys = [(row["command"], row["megabases"]) for row in rows]
-    kept = [row for row in kept if (row["command"], row["megabases"]) not in keys]
-    file.write_text(json.dumps({"rows": kept + rows}, indent=1) + "\n")
+    keys = [(row["case"], row["megabases"]) for row in rows]
+    kept = [row for row in kept if (row["case"], row["megabases"]) not in keys]
+    write_text_atomically(file, json.dumps({"rows": kept + rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -80,6 +80,19 @@ def test_causal_ratios_are_those_of_plain_passes(sequence, window_kind):
     assert (np.abs(found[:-1]) > 1e-3).all()
 
 
+def test_a_window_beyond_both_ends_reads_the_whole_sequence(sequence):
+    letters, whole, changes = sequence.letters(0, LENGTH), 1 << 20, CHANGES[1::3]
+    causal, masked = model(ReformerForCausalLM), model(ReformerForMaskedLM)
+    found = CausalLikelihood(causal, whole, whole).ratios(sequence, changes)
+    expected = [causal_ratio(causal, letters, change, whole, whole) for change in changes]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    near = CausalLikelihood(causal, WINDOW, whole).ratios(sequence, changes)
+    assert (np.abs(near - found)[2:] > 1e-4).all()  # what lies far before the last two counts
+    found = MaskedLikelihood(masked, NucleotideTokenizer(), whole).ratios(sequence, changes)
+    expected = [masked_ratio(masked, letters, change, whole) for change in changes]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
 def test_a_ratio_does_not_depend_on_other_changes_or_batches(sequence, monkeypatch):
     likelihood = CausalLikelihood(model(ReformerForCausalLM), WINDOW, REACH)
     together = likelihood.ratios(sequence, CHANGES)
