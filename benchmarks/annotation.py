@@ -254,7 +254,7 @@ def train(build: Callable[[int, int], Any], data: Data, seconds: float, seed: in
     config = getattr(model, "config", None)
     if config is not None and config.num_input_features:
         settings = replace(settings, relatives=sequences.relatives(settings.scheme))
-        genomes = [1] * len(data.organism.train)
+        genomes = [1] * len(sequences.array.records)  # a record each
         sequences = sequences.as_relatives_of_each_other(genomes, settings.scheme)
     stages = [
         AnnotationBatches(

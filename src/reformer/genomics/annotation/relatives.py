@@ -144,7 +144,7 @@ class BroughtOver:
         rows = np.zeros((len(self.classes), len(READINGS), num_classes), dtype=np.float32)
         weights = self.weights.astype(np.float32) / _STEPS
         np.put_along_axis(rows, self.classes[..., None].astype(np.int64), weights[..., None], axis=2)
-        return rows.reshape(len(rows), -1)
+        return rows.reshape(len(rows), num_features(num_classes))
 
 
 def num_features(num_classes: int) -> int:
