@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reformer.genomics.annotation.annotate import annotate_genome, called_genes
     from reformer.genomics.annotation.annotator import Annotator
+    from reformer.genomics.annotation.relatives import Relatives
     from reformer.genomics.classification.classifier import Classifier
     from reformer.genomics.coordinates import Interval, Strand, reverse_complement
     from reformer.genomics.embedding import Embedder, stretches, write_embeddings
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "annotation.annotate": ("annotate_genome", "called_genes"),
     "annotation.annotator": ("Annotator",),
+    "annotation.relatives": ("Relatives",),
     "classification.classifier": ("Classifier",),
     "coordinates": ("Interval", "Strand", "reverse_complement"),
     "embedding": ("Embedder", "stretches", "write_embeddings"),
