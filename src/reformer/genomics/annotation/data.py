@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from reformer.genomics.annotation.classes import ClassScheme, Labels, label_base
 from reformer.genomics.annotation.coding_model import Codes, CodingModel, other_strand
 from reformer.genomics.annotation.gene_places import base_codes
 from reformer.genomics.annotation.grammar import Grammar
-from reformer.genomics.annotation.relatives import BroughtOver, Relatives
+from reformer.genomics.annotation.relatives import READINGS, BroughtOver, Relatives
 from reformer.genomics.annotation.signals import Places, SignalModel, Site
 from reformer.genomics.annotation.sites import sites
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
@@ -29,6 +30,7 @@ from reformer.genomics.formats.annotation import read_features, read_genes
 from reformer.genomics.formats.features import Feature
 from reformer.genomics.genes import Gene, Transcript
 from reformer.training.corpus import open_corpus
+from reformer.training.progress import progress_bar
 from reformer.training.run_data import RunData
 
 if TYPE_CHECKING:
@@ -101,9 +103,10 @@ class LabelledSequences:
 
     def with_relatives(self, relatives: Relatives) -> LabelledSequences:
         """The same with what the relatives say of them."""
-        records = self.array.records
-        found = relatives.bring_over(self.array.window(one.start, one.length) for one in records)
-        return replace(self, brought_over=BroughtOver.joined(list(found)))
+        sequences = (self.array.window(one.start, one.length) for one in self.array.records)
+        with self._asking_relatives() as advance:
+            found = list(relatives.bring_over(sequences, advance))
+        return replace(self, brought_over=BroughtOver.joined(found))
 
     def as_relatives_of_each_other(self, genomes: Sequence[int], scheme: ClassScheme) -> LabelledSequences:
         """The same with what the other genomes say of each.
@@ -114,11 +117,15 @@ class LabelledSequences:
         """
         records, found = list(self.array.records), list[BroughtOver]()
         ends = np.cumsum(genomes)
-        for start, end in zip(ends - genomes, ends, strict=True):
-            others = Relatives.of(map(self._record, records[:start] + records[end:]), scheme)
-            mine = (self.array.window(one.start, one.length) for one in records[start:end])
-            found += others.bring_over(mine)
+        with self._asking_relatives() as advance:
+            for start, end in zip(ends - genomes, ends, strict=True):
+                others = Relatives.of(map(self._record, records[:start] + records[end:]), scheme)
+                mine = (self.array.window(one.start, one.length) for one in records[start:end])
+                found += others.bring_over(mine, advance)
         return replace(self, brought_over=BroughtOver.joined(found))
+
+    def _asking_relatives(self) -> AbstractContextManager[Callable[[int], None]]:
+        return progress_bar("asking relatives", len(READINGS) * len(self.array))
 
     def _record(self, record: Record) -> tuple[Labels, Labels]:
         """Tokens and labels of a record, pseudogenes hidden: their like may well be a gene."""

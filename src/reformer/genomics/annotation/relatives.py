@@ -14,7 +14,7 @@ Nothing here is trained; the model that reads what was brought over learns how f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -176,37 +176,46 @@ class Relatives:
         ends = np.cumsum([len(one) for one in codes])
         return cls(np.concatenate(codes), np.concatenate([labels for _, labels in pairs]), ends, scheme)
 
-    def bring_over(self, sequences: Iterable[npt.NDArray[np.uint8]]) -> Iterator[BroughtOver]:
+    def bring_over(
+        self,
+        sequences: Iterable[npt.NDArray[np.uint8]],
+        on_progress: Callable[[int], None] = lambda letters: None,
+    ) -> Iterator[BroughtOver]:
         """Finds the like of each base of some sequences.
 
         Short ones are gone through together and long ones in stretches, with the same result.
 
         Args:
             sequences: nucleotide token ids ``[bases]`` of each.
+            on_progress: called with how many bases one more of the `READINGS` has been done for.
         """
         waiting: list[npt.NDArray[np.uint8]] = []
         for tokens in sequences:
             if waiting and sum(map(len, waiting)) + len(tokens) > _MOST_QUERIES:
-                yield from self._bring_over(waiting)
+                yield from self._bring_over(waiting, on_progress)
                 waiting = []
             if len(tokens) > _MOST_QUERIES:
-                yield self._by_stretches(tokens)
+                yield self._by_stretches(tokens, on_progress)
             else:
                 waiting.append(tokens)
         if waiting:
-            yield from self._bring_over(waiting)
+            yield from self._bring_over(waiting, on_progress)
 
-    def _by_stretches(self, tokens: npt.NDArray[np.uint8]) -> BroughtOver:
+    def _by_stretches(self, tokens: npt.NDArray[np.uint8], on_progress: Callable[[int], None]) -> BroughtOver:
         parts = []
         for start in range(0, len(tokens), _MOST_QUERIES):
             first, end = max(start - _REACH, 0), start + _MOST_QUERIES
-            (found,) = self._bring_over([tokens[first : end + _REACH]])
+            (found,) = self._bring_over([tokens[first : end + _REACH]], on_progress)
             parts.append(found[start - first : end - first])
         return BroughtOver.joined(parts)
 
-    def _bring_over(self, sequences: list[npt.NDArray[np.uint8]]) -> list[BroughtOver]:
-        pieces = [_codes(tokens) for tokens in sequences]
-        found = [self._by_reading(number, pieces) for number in range(len(READINGS))]
+    def _bring_over(
+        self, sequences: list[npt.NDArray[np.uint8]], on_progress: Callable[[int], None]
+    ) -> list[BroughtOver]:
+        pieces, found = [_codes(tokens) for tokens in sequences], []
+        for number in range(len(READINGS)):
+            found.append(self._by_reading(number, pieces))
+            on_progress(sum(map(len, pieces)))
         classes, weights = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
         everything, ends = BroughtOver(classes, weights), np.cumsum([len(piece) for piece in pieces])
         return [everything[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
