@@ -323,13 +323,9 @@ def grammar_alone(data: Data) -> tuple[Predict, dict]:
 
 
 def codon_statistics_alone(data: Data) -> tuple[Predict, dict]:
-    """No class is likelier than another; but introns are next to impossible where genes seldom have them."""
-    scheme = data.settings.scheme
-    shares = np.full(len(scheme.names), 1e-6)
-    shares[[0, *scheme.coarse["CDS+"], *scheme.coarse["CDS-"]]] = 1.0
-    if data.organism.is_spliced:
-        shares[[scheme.number("intron", "+"), scheme.number("intron", "-")]] = 1.0
-    row = shares / shares.sum()
+    """No class is likelier than another, and the decoder does not ask, see `settings_of`."""
+    num_classes = len(data.settings.scheme.names)
+    row = np.full(num_classes, 1 / num_classes)
     return lambda tokens: np.tile(row, (len(tokens), 1)), {"parameters": data.settings.coding.log_odds.size}
 
 
@@ -340,13 +336,18 @@ UNTRAINED: dict[str, Callable[[Data], tuple[Predict, dict]]] = {
 
 
 def settings_of(name: str, data: Data) -> Any:
-    """How a contender is decoded: constant probabilities of neighbouring bases add up, see `Grammar`."""
+    """How a contender is decoded: constant probabilities of neighbouring bases add up, see `Grammar`.
+
+    Statistics alone call no introns where genes seldom have them.
+    """
     settings = data.settings
     if name in TRAINED:
         return settings
     if name == "grammar":
-        settings = replace(settings, coding=None, signals=None)
-    return replace(settings, grammar=replace(settings.grammar, class_shares=(), evidence=1.0))
+        grammar = replace(settings.grammar, class_shares=(), evidence=1.0)
+        return replace(settings, coding=None, signals=None, grammar=grammar)
+    donor = settings.grammar.donor if data.organism.is_spliced else None
+    return replace(settings, grammar=replace(settings.grammar, evidence=0.0, donor=donor))
 
 
 def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:
@@ -362,7 +363,7 @@ def evaluate(data: Data, predict: Predict, settings: Any) -> dict[str, Any]:
         "nats_per_base": _nats_per_base(data.test, probabilities),
         **decoded,
     }
-    if settings.coding is not None and settings.grammar.evidence < 1:
+    if settings.coding is not None and 0 < settings.grammar.evidence < 1:
         alone = score(data, probabilities, replace(settings, coding=None, signals=None))
         facts["decoded without codon statistics"] = {
             "macro_f1": alone["decoded"]["macro_f1"],
