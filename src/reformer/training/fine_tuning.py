@@ -128,11 +128,11 @@ class StartingModel:
                 free.add("max_position_embeddings")  # then it is the size of a head that pools by "flatten"
         if self.turns_round:
             free |= _FORWARD.keys()
-        for name in given.keys() - free:
-            if name in self.fields and given[name] != self.fields[name]:
+        for name, value in given.items():
+            if name not in free and value != self.fields[name]:
                 raise self.recipe.error(
                     f"model.{name}",
-                    f"{given[name]!r}, but {KEY} has weights of a model with {self.fields[name]!r}: expected "
+                    f"{value!r}, but {KEY} has weights of a model with {self.fields[name]!r}: expected "
                     "the same, or nothing",
                 )
 
@@ -237,7 +237,7 @@ def _check_same(source: Any, model: Any, folder: Path, has_same_tokens: bool) ->
         )
     if not hasattr(model, "classifier"):
         return
-    theirs, ours = ([*one.config.id2label.values()] for one in (source, model))
+    theirs, ours = ([name for _, name in sorted(one.config.id2label.items())] for one in (source, model))
     if theirs != ours:
         raise UserError(f"{folder}: its classes are {short(theirs)}, those of this run {short(ours)}")
     if source.config.problem_type != model.config.problem_type:

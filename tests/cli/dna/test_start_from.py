@@ -25,6 +25,7 @@ from tests.cli.dna.test_annotate import write_genome
 from tests.cli.dna.test_classify import write_sequences
 from tests.training.conftest import TINY_MODEL
 
+SHORT = "training.lengths=[{length: 64, steps: 1, batch_size: 2}]"
 SCHEME, ENCODING = ClassScheme(("CDS",)), BaseEncoding()
 
 
@@ -65,7 +66,7 @@ def annotator(folder: Path, start: Path, *overrides: str) -> tuple[Any, str]:
     genome, genes = write_genome(folder, 0)
     files = {"data.train": [str(genome)], "annotation.train": [str(genes)], "annotation.kinds": ["CDS"]}
     given = [f"{key}={json.dumps(value)}" for key, value in files.items()]
-    given += [f"data.cache_dir={folder / 'cache'}", f"training.start_from={start}", *overrides]
+    given += [f"data.cache_dir={folder / 'cache'}", f"training.start_from={start}", SHORT, *overrides]
     recipe = load_annotation_recipe(None, given)
     return started(AnnotationTask(recipe), recipe)
 
@@ -111,7 +112,7 @@ def test_other_classes_and_tokens_are_refused(
 def test_a_model_of_genes_gives_its_layers_to_a_language_model(gene_model: Path, tmp_path: Path) -> None:
     genome, _ = write_genome(tmp_path, 0)
     recipe = pretraining_recipe(
-        PretrainingData([genome]), "causal", tmp_path / "run", None, (), start_from=gene_model
+        PretrainingData([genome]), "causal", tmp_path / "run", None, (SHORT,), start_from=gene_model
     )
     model, said = started(LanguageModelling(), recipe)
     assert (model.config.is_decoder, model.config.lsh_num_chunks_after) == (True, 0)
@@ -125,7 +126,7 @@ def test_classify_train_starts_from_a_language_model(
     outcome = run_command(
         *("dna", "classify", "train", "--sequences", sequences, "--labels", labels, "--out", "run"),
         *("--start-from", language_model, "classification.folds=0", "training.device=cpu"),
-        "training.lengths=[{length: 64, steps: 1, batch_size: 2}]",
+        SHORT,
     )
     assert outcome.code == 0, outcome.err
     said = f"2 layer(s) of {language_model}; new: token embeddings and classifier"
