@@ -164,7 +164,8 @@ def train(
     if recipe.data.reverse_complement and data.train.tokenizer_name != "nucleotide":
         raise recipe.error("data.reverse_complement", f"the data are {data.train.tokenizer_name} tokens")
     model, tokenizer = task.build_model(recipe, data)
-    checkpoint, taken = latest_checkpoint(folder / CHECKPOINTS), None
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    taken: Taken | None = None
     if recipe.training.start_from is not None and checkpoint is None:
         taken = take_weights(recipe, task, model, tokenizer)
     if recipe.training.compile:
