@@ -15,12 +15,15 @@ found in the whole sequence.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from reformer.data.vocabularies import NUCLEOTIDES, vocabulary
+from reformer.errors import UserError
 from reformer.genomics.annotation.classes import ClassScheme, Labels
+from reformer.training.json_file import read_json
 
 Ints = npt.NDArray[np.int64]
 
@@ -29,6 +32,7 @@ ORF_LENGTHS = (90, 300, 600)
 """Chance makes few open reading frames of 300 bases, and hardly one of 600."""
 
 _LARGEST_K = 8
+_SETTINGS_FILES = ("annotation.json", "classification.json")
 _MOST_STEPS = 40  # frames fit into a byte
 
 
@@ -148,6 +152,21 @@ class BaseEncoding:
         frames = moved_frames(self.frames(tokens) if frames is None else frames, first)
         places = (np.arange(len(bases)) + first) % 3
         return number + (4**self.k + 1) * (places + 3 * frames.astype(np.int64))
+
+
+def saved_encoding(folder: Path) -> BaseEncoding | None:
+    """The encoding of a trained model's tokens, which its settings hold; None where they hold none.
+
+    Raises:
+        UserError: when the settings are damaged.
+    """
+    for file in (folder / name for name in _SETTINGS_FILES):
+        if file.exists():
+            try:
+                return BaseEncoding(**read_json(file)["encoding"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{file}: damaged: {error}") from error
+    return None
 
 
 def moved_frames(frames: Labels, by: int) -> Labels:

@@ -37,6 +37,7 @@ def pretraining_recipe(
     output_dir: Path,
     recipe: Path | None = None,
     overrides: Sequence[str] = (),
+    start_from: Path | None = None,
 ) -> Recipe:
     """The recipe that `reformer train` runs.
 
@@ -46,6 +47,7 @@ def pretraining_recipe(
         output_dir: the run folder.
         recipe: a recipe whose model and training sections are used instead of `pretrain.yaml`'s.
         overrides: `key=value` strings over all of it.
+        start_from: the folder of a trained model, checkpoint or run to begin with the weights of.
 
     Raises:
         UserError: one line, for whatever is wrong with the recipe.
@@ -64,7 +66,9 @@ def pretraining_recipe(
         values["data.eval"] = {name: [str(path)] for name, path in data.species.items()}
     if data.held_out_regions is not None:
         values["data.held_out_regions"] = str(data.held_out_regions)
-    if recipe is None and objective == "masked":
+    if start_from is not None:
+        values["training.start_from"] = str(start_from)
+    elif recipe is None and objective == "masked":
         values["model.local_num_chunks_after"] = 1  # a masked model looks both ways
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     return load_over_packaged(Recipe, recipe, "pretrain.yaml", [*given, *overrides])

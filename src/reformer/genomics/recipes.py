@@ -9,7 +9,15 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import Field
 
-from reformer.training.recipe import FilePath, Recipe, Section, TrainingSection, absolute, load_recipe
+from reformer.training.recipe import (
+    FilePath,
+    Recipe,
+    Section,
+    TrainingSection,
+    absolute,
+    load_recipe,
+    load_sections,
+)
 
 Files = Annotated[list[FilePath], Field(min_length=1)]
 Kind = TypeVar("Kind", bound=Recipe)
@@ -47,7 +55,8 @@ def load_over_packaged(
 
     Args:
         kind: its class.
-        path: the YAML file; None for the packaged one, to which the overrides add files.
+        path: the YAML file; None for the packaged one, to which the overrides add files, and which has no
+            model section where they name weights to start from.
         packaged: the file that comes with the library, from the folder of this package.
         overrides: `dotted.key=value` strings laid over the file.
 
@@ -57,6 +66,8 @@ def load_over_packaged(
     """
     if path is None:
         with as_file(files("reformer.genomics") / packaged) as path:
+            if load_sections(path, overrides, kind).training.start_from is not None:
+                overrides = ["model={}", *overrides]  # the weights say what the model is
             return load_over_packaged(kind, path, packaged, overrides)
     recipe = load_recipe(path, overrides, kind)
     assert isinstance(recipe, kind)

@@ -95,12 +95,33 @@ def _load(path: Path, device: str, kinds: tuple[str, ...]) -> tuple[Any, PreTrai
     folder = find_model_folder(path)
     torch_device = resolve_device(device)
     model = load_without_tokenizer(folder, kinds)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     if len(tokenizer) != model.config.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}"
         )
     return model.to(torch_device).eval(), tokenizer
+
+
+def model_kind(folder: Path, kinds: tuple[str, ...]) -> str:
+    """The class of a model; arguments are those of `load_without_tokenizer`.
+
+    Raises:
+        UserError: when it is none of them.
+    """
+    from reformer.models import auto
+
+    config = read_model_config(folder)
+    if config.get("model_type") != auto.ReformerConfig.model_type:
+        hint = "; `reformer convert` makes one of it" if config.get("model_type") == "reformer" else ""
+        raise UserError(
+            f"{folder / CONFIG_FILE}: expected model_type {auto.ReformerConfig.model_type!r}, "
+            f"got {config.get('model_type')!r}{hint}"
+        )
+    (kind,) = (config.get("architectures") or kinds)[:1]
+    if kind not in kinds:
+        raise UserError(f"{folder / CONFIG_FILE}: expected {' or '.join(kinds)}, got {kind}")
+    return str(kind)
 
 
 def load_without_tokenizer(folder: Path, kinds: tuple[str, ...]) -> Any:
@@ -119,16 +140,7 @@ def load_without_tokenizer(folder: Path, kinds: tuple[str, ...]) -> Any:
 
     from reformer.models import auto
 
-    config = read_model_config(folder)
-    if config.get("model_type") != auto.ReformerConfig.model_type:
-        hint = "; `reformer convert` makes one of it" if config.get("model_type") == "reformer" else ""
-        raise UserError(
-            f"{folder / CONFIG_FILE}: expected model_type {auto.ReformerConfig.model_type!r}, "
-            f"got {config.get('model_type')!r}{hint}"
-        )
-    (kind,) = (config.get("architectures") or kinds)[:1]
-    if kind not in kinds:
-        raise UserError(f"{folder / CONFIG_FILE}: expected {' or '.join(kinds)}, got {kind}")
+    kind = model_kind(folder, kinds)
     read_model_header(folder)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -164,7 +176,12 @@ def resolve_device(device: str) -> str:
     return "cuda" if has_gpu and device != "cpu" else "cpu"
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer that is saved with a model, from its own folder.
+
+    Raises:
+        UserError: when it is missing, damaged or none of ours.
+    """
     from transformers import ReformerTokenizer
 
     from reformer.data.tokenizers import (

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from reformer.errors import UserError
 from reformer.training.recipe_errors import first_error, short
 from reformer.training.recipe_file import RecipeFile, read_recipe_file
+from reformer.training.run_folder import RECIPE_FILE
 
 FilePath = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -96,7 +97,9 @@ class TrainingSection(Section):
 
     Attributes:
         objective: "causal" (the next token) or "masked" (tokens that are hidden, see `training.masking`).
-        seed: determines the weights at the start, the windows, the dropout and the hash rotations.
+        start_from: the folder of a trained model, checkpoint or run whose weights the run begins with, see
+            `reformer.training.fine_tuning`; new ones by default.
+        seed: determines the weights that are new, the windows, the dropout and the hash rotations.
         lengths: the stages of the sequence length, in order.
         gradient_accumulation: forward passes per optimizer step.
         learning_rate: the peak of the schedule.
@@ -115,6 +118,7 @@ class TrainingSection(Section):
     """
 
     objective: Literal["causal", "masked"] = "causal"
+    start_from: FilePath | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     lengths: Annotated[list[Stage], Field(min_length=1)]
     gradient_accumulation: Count = 1
@@ -142,7 +146,8 @@ class Recipe(Section):
 
     Attributes:
         data: where the sequences are.
-        model: fields of `ReformerConfig`; what the tokenizer and the task determine is left out.
+        model: fields of `ReformerConfig`; what the tokenizer and the task determine is left out, and so may
+            be all that the weights of `training.start_from` determine.
         training: how the model is trained.
         output_dir: the run folder.
     """
@@ -158,6 +163,11 @@ class Recipe(Section):
     def is_decoder(self) -> bool:
         """Whether the model is causal; a recipe for another task says no."""
         return self.training.objective == "causal"
+
+    @property
+    def architecture(self) -> str:
+        """The class of the model; a recipe for another task says another one."""
+        return "ReformerForCausalLM" if self.is_decoder else "ReformerForMaskedLM"
 
     def error(self, key: str, message: str) -> UserError:
         """An error about a dotted key, which names the file and the line where it was written."""
@@ -185,8 +195,10 @@ def load_recipe(
         OSError: when the file cannot be read.
     """
     recipe = load_sections(path, overrides, kind)
-    recipe.model = _checked_model_fields(recipe)
     recipe.output_dir = absolute(recipe.output_dir)
+    if recipe.training.start_from is not None:
+        recipe.training.start_from = absolute(recipe.training.start_from)
+    recipe.model = _checked_model_fields(recipe)
     recipe.data.train = [absolute(name) for name in recipe.data.train]
     recipe.data.eval = {name: [absolute(file) for file in files] for name, files in recipe.data.eval.items()}
     if recipe.data.cache_dir is not None:
@@ -271,7 +283,7 @@ def _model_fields() -> dict[str, Any]:
 
 
 def _checked_model_fields(recipe: Recipe) -> dict[str, Any]:
-    """The fields that the recipe gives, completed by the defaults of `ReformerConfig`."""
+    """The fields that the recipe gives, completed by those it starts from or `ReformerConfig`'s defaults."""
     from reformer.models.auto import ReformerConfig
 
     file, values = recipe._file, recipe.model
@@ -283,6 +295,8 @@ def _checked_model_fields(recipe: Recipe) -> dict[str, Any]:
     except ValidationError as error:
         keys = [f"model.{name}" for name in fields]
         raise first_error(file, ("model",), values, error.errors(), keys) from error
+    if recipe.training.start_from is not None:
+        values = {name: value for name, value in _start_fields(recipe).items() if name in fields} | values
     try:
         config = ReformerConfig(**values, is_decoder=recipe.is_decoder)
     except (ValueError, TypeError) as error:
@@ -291,6 +305,18 @@ def _checked_model_fields(recipe: Recipe) -> dict[str, Any]:
         raise file.error(("model", named) if named else ("model",), f"model: {message}") from error
     resolved = config.to_dict()
     return {name: resolved[name] for name in fields if name in resolved}
+
+
+def _start_fields(recipe: Recipe) -> dict[str, Any]:
+    """The fields of the model that a run starts from, or began with: it may be resumed where that is gone."""
+    from reformer.training.fine_tuning import StartingModel
+
+    begun = Path(recipe.output_dir) / RECIPE_FILE
+    if begun.exists():
+        return dict(read_recipe_file(begun).values.get("model") or {})
+    start = StartingModel.of(recipe)
+    start.check_fields(recipe.model)
+    return start.fields
 
 
 def _recipe_keys(kind: type[Recipe]) -> list[str]:

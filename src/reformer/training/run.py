@@ -13,6 +13,7 @@ from rich.console import Console
 
 from reformer.errors import UserError
 from reformer.training.atomic import atomic_folder
+from reformer.training.fine_tuning import Taken, has_vocabulary, take_weights
 from reformer.training.interruption import Interruption
 from reformer.training.metrics import MetricsFile, Recorder, TensorBoardEvents, drop_metrics_after
 from reformer.training.model_folder import resolve_device
@@ -69,6 +70,9 @@ class Task(Protocol):
     def build_model(self, recipe: Recipe, data: RunData) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """A new model, whose weights follow from the recipe's seed, with the tokenizer of the data."""
 
+    def has_its_tokens(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Whether the tokens of the trained model in a folder are, number by number, those of this run."""
+
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> StagedBatches:
         """The batches of the run."""
 
@@ -102,6 +106,10 @@ class LanguageModelling:
             model.strands.set(complement, complement)
         return model, tokenizer
 
+    def has_its_tokens(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Those of the tokenizer."""
+        return has_vocabulary(folder, tokenizer)
+
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> StagedBatches:
         """Windows and records of the training data."""
         from reformer.training.batches import TrainingBatches
@@ -129,7 +137,8 @@ def train(
 ) -> RunResult:
     """Trains a model as a recipe says and leaves a run folder.
 
-    The folder has `recipe.yaml` (resolved), `data.json` and `machine.json`, `metrics.jsonl`, `tensorboard/`,
+    The folder has `recipe.yaml` (resolved), `data.json` and `machine.json`, `start.json` where the model
+    began with trained weights (which ones, and what it took of them), `metrics.jsonl`, `tensorboard/`,
     `checkpoints/`, and after the last step `model/` (the best by the mean over the evaluation sets, the last
     where there are none) and `report.html`. Nothing is made before the recipe, the data and the model have
     been found good. Under `torchrun`, every process calls this.
@@ -155,6 +164,10 @@ def train(
     if recipe.data.reverse_complement and data.train.tokenizer_name != "nucleotide":
         raise recipe.error("data.reverse_complement", f"the data are {data.train.tokenizer_name} tokens")
     model, tokenizer = task.build_model(recipe, data)
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    taken: Taken | None = None
+    if recipe.training.start_from is not None and checkpoint is None:
+        taken = take_weights(recipe, task, model, tokenizer)
     if recipe.training.compile:
         _compile(recipe, model, use_cpu)
 
@@ -165,12 +178,11 @@ def train(
     is_main = arguments.process_index == 0
     with ExitStack() as stack:
         if is_main:
-            write_run_files(folder, recipe, data)
+            write_run_files(folder, recipe, data, taken)
         interruption = stack.enter_context(Interruption.watch())
         trainer = _trainer(task, recipe, data, model, tokenizer, arguments, console, stack, interruption)
-        checkpoint = latest_checkpoint(folder / CHECKPOINTS)
         if is_main:
-            _announce(console, recipe, data, model, arguments.device, checkpoint)
+            _announce(console, recipe, data, model, arguments.device, checkpoint or taken)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     step = trainer.state.global_step
     if trainer.interrupted:
@@ -283,7 +295,7 @@ def _recorders(
 
 
 def _announce(
-    console: Console, recipe: Recipe, data: RunData, model: Any, device: Any, checkpoint: Path | None
+    console: Console, recipe: Recipe, data: RunData, model: Any, device: Any, start: Path | Taken | None
 ) -> None:
     train = data.train
     for text in (
@@ -297,8 +309,8 @@ def _announce(
             console,
             "bf16    this processor has no bfloat16 instructions: float32 would be several times faster",
         )
-    if checkpoint is not None:
-        _say(console, f"resumes {checkpoint}")
+    if start is not None:
+        _say(console, f"{'starts ' if isinstance(start, Taken) else 'resumes'} {start}")
 
 
 def _has_bfloat16_instructions() -> bool:

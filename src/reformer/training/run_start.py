@@ -10,6 +10,7 @@ from typing import Any
 
 from reformer.errors import UserError
 from reformer.training.atomic import atomic_folder, remove_leftovers, write_text_atomically
+from reformer.training.fine_tuning import Taken
 from reformer.training.recipe import Recipe, check_resumable, load_recipe, recipe_text
 from reformer.training.run_data import RunData
 from reformer.training.run_folder import (
@@ -17,6 +18,7 @@ from reformer.training.run_folder import (
     DATA_FILE,
     MACHINE_FILE,
     RECIPE_FILE,
+    START_FILE,
     latest_checkpoint,
     num_processes,
 )
@@ -42,7 +44,7 @@ def check_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         return
     if not has_run:
         raise UserError(f"{folder}: nothing to resume: no run has begun there ({RECIPE_FILE} is missing)")
-    check_resumable(recipe, load_recipe(folder / RECIPE_FILE, kind=type(recipe)))
+    check_resumable(recipe, _begun(folder, type(recipe)))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     latest = latest_checkpoint(folder / CHECKPOINTS)
     if latest and (began_with := num_processes(latest)) != processes:
@@ -51,9 +53,23 @@ def check_run_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
         )
 
 
-def write_run_files(folder: Path, recipe: Recipe, data: RunData) -> None:
-    """Makes the run folder in one step, or brings that of a resumed run into order."""
+def _begun(folder: Path, kind: type[Recipe]) -> Recipe:
+    """The recipe that a run began with, wherever its folder is now."""
+    return load_recipe(folder / RECIPE_FILE, [f"output_dir={json.dumps(str(folder))}"], kind)
+
+
+def write_run_files(folder: Path, recipe: Recipe, data: RunData, taken: Taken | None) -> None:
+    """Makes the run folder in one step, or brings that of a resumed run into order.
+
+    Args:
+        folder: the run's.
+        recipe: the recipe.
+        data: the data.
+        taken: what the model has of a trained one, where it begins with that.
+    """
+    start = {} if taken is None else {START_FILE: json.dumps(taken.to_json(), indent=1) + "\n"}
     texts = {
+        **start,
         DATA_FILE: json.dumps(data.sources(), indent=1) + "\n",
         MACHINE_FILE: json.dumps(_machine(), indent=1) + "\n",
         RECIPE_FILE: recipe_text(recipe),  # last: a folder with a recipe is a run

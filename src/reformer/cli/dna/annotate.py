@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from reformer.cli.dna.overrides import Overrides, RecipeFile, Resume, RunFolder, recipe_and_overrides
+from reformer.cli.dna.overrides import (
+    Overrides,
+    RecipeFile,
+    Resume,
+    RunFolder,
+    StartFrom,
+    recipe_and_overrides,
+)
 from reformer.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Say what each base of a genome is, and where its genes are.")
@@ -33,6 +40,7 @@ def train(
             help="Let the model read what the annotation of the other genomes says; for related species.",
         ),
     ] = False,
+    start_from: StartFrom = None,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -48,7 +56,7 @@ def train(
     if genome and genes is None and all(map(is_genbank, genome)):
         genes = genome
     named = {"data.train": ("--genome", genome), "annotation.train": ("--genes", genes)}
-    path, given = recipe_and_overrides(recipe, overrides, named, out)
+    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
     if relatives:
         given.append("annotation.relatives=true")
     loaded = load_annotation_recipe(path, given)

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from reformer.cli.dna.overrides import Overrides, RecipeFile, Resume, RunFolder, recipe_and_overrides
+from reformer.cli.dna.overrides import (
+    Overrides,
+    RecipeFile,
+    Resume,
+    RunFolder,
+    StartFrom,
+    recipe_and_overrides,
+)
 
 app = typer.Typer(
     no_args_is_help=True, help="Say what sequences are: a label for each, or several, such as functions."
@@ -55,6 +62,7 @@ def train(
         list[Path] | None,
         typer.Option(help="Their labels: name, tab, label; may be repeated.", show_default=False),
     ] = None,
+    start_from: StartFrom = None,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -68,7 +76,7 @@ def train(
     from reformer.genomics.classification.recipe import load_classification_recipe
 
     named = {"data.train": ("--sequences", sequences), "classification.train": ("--labels", labels)}
-    path, given = recipe_and_overrides(recipe, overrides, named, out)
+    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
     if train_classifier(load_classification_recipe(path, given), resume).interrupted:
         raise typer.Exit(130)
 

@@ -17,6 +17,14 @@ RecipeFile = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over the recipe's.")]
 RunFolder = Annotated[Path | None, typer.Option(help="The run folder.", show_default=False)]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL",
+        help="A model, checkpoint or run folder: begin with its weights, for this task or another.",
+        show_default=False,
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")]
 
 
@@ -25,6 +33,7 @@ def recipe_and_overrides(
     overrides: list[str] | None,
     files: Mapping[str, tuple[str, list[Path] | None]],
     out: Path | None,
+    start_from: Path | None = None,
 ) -> tuple[Path | None, list[str]]:
     """The recipe's file, None for that of the library, and what is laid over it.
 
@@ -33,6 +42,7 @@ def recipe_and_overrides(
         overrides: the others.
         files: what each option gives, by the key of the recipe: the option's name and its files.
         out: the run folder.
+        start_from: the model to begin with.
 
     Raises:
         UserError: neither a recipe nor all that the one of the library needs.
@@ -49,4 +59,6 @@ def recipe_and_overrides(
     ]
     if out is not None:
         named.append(f"output_dir={json.dumps(str(out))}")
+    if start_from is not None:
+        named.append(f"training.start_from={json.dumps(str(start_from))}")
     return recipe, named + words

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from reformer.cli.dna.overrides import Overrides, RecipeFile, Resume, RunFolder, recipe_and_overrides
+from reformer.cli.dna.overrides import (
+    Overrides,
+    RecipeFile,
+    Resume,
+    RunFolder,
+    StartFrom,
+    recipe_and_overrides,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Secondary structure of proteins, residue by residue.")
 
@@ -18,6 +25,7 @@ def train(
         list[Path] | None,
         typer.Option(help="PDB or mmCIF file, or a folder of them; may be repeated.", show_default=False),
     ] = None,
+    start_from: StartFrom = None,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -31,7 +39,7 @@ def train(
     from reformer.genomics.structure.recipe import load_structure_recipe
 
     named = {"data.train": ("--structures", structures)}
-    path, given = recipe_and_overrides(recipe, overrides, named, out)
+    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
     if train_structure(load_structure_recipe(path, given), resume).interrupted:
         raise typer.Exit(130)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -50,6 +50,7 @@ class AnnotationSection(LabelFiles):
 class AnnotationRecipe(LabelRecipe):
     """A checked recipe; its model is a `ReformerForTokenClassification`, which sees both sides."""
 
+    architecture: ClassVar[str] = "ReformerForTokenClassification"
     annotation: AnnotationSection
 
     @property

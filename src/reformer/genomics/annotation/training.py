@@ -27,6 +27,7 @@ from reformer.genomics.base_encoding import (
     anchored_labels,
     known_bases,
     moved_frames,
+    saved_encoding,
 )
 from reformer.layers.randomness import derive
 from reformer.models.modeling import IGNORED
@@ -76,6 +77,10 @@ class AnnotationTask:
                 raise recipe.error("annotation.kmer", f"{error} (model.rc_equivariant is true)") from error
             model.strands.set(complement.tolist(), anchored_complement(scheme).tolist())
         return model, tokenizer_for(data.train)
+
+    def has_its_tokens(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Those of the encoding; nucleotides by themselves never are."""
+        return saved_encoding(folder) == self._recipe.encoding
 
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> AnnotationBatches:
         """Windows and records of the training data with their labels."""

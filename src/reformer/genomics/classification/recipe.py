@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,7 @@ class ClassificationRecipe(LabelRecipe):
     part, another one each time.
     """
 
+    architecture: ClassVar[str] = "ReformerForSequenceClassification"
     classification: ClassificationSection
 
     @property

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from reformer.data.tokenizers import tokenizer_for
+from reformer.genomics.base_encoding import saved_encoding
 from reformer.genomics.classification.batches import ClassificationBatches
 from reformer.genomics.classification.classifier import (
     MULTI_LABEL,
@@ -78,6 +79,10 @@ class ClassificationTask:
         for array in data.held_out.values():
             check_lengths(array, model.config)
         return model, tokenizer_for(data.train)
+
+    def has_its_tokens(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Those of the encoding; nucleotides by themselves never are."""
+        return saved_encoding(folder) == self._recipe.encoding
 
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> ClassificationBatches:
         """The training sequences with their labels."""

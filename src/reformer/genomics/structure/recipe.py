@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -55,6 +55,7 @@ class StructureRecipe(LabelRecipe):
     stage's `length` is that of the longest piece of a chain, and "full" means whole chains.
     """
 
+    architecture: ClassVar[str] = "ReformerForTokenClassification"
     structure: StructureSection = StructureSection()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from reformer.genomics.structure.predictor import StructurePredictor
 from reformer.layers.randomness import derive
 from reformer.models.modeling import IGNORED
 from reformer.training.batches import Span, StagedBatches
+from reformer.training.fine_tuning import has_vocabulary
 from reformer.training.metrics import NATS_PER_BIT
 from reformer.training.recipe import Recipe, Stage
 from reformer.training.run import new_model
@@ -63,6 +65,10 @@ class StructureTask:
             label2id={letter: number for number, letter in enumerate(letters)},
         )
         return model, tokenizer
+
+    def has_its_tokens(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Those of the tokenizer."""
+        return has_vocabulary(folder, tokenizer)
 
     def batches(self, recipe: Recipe, data: RunData, items_per_step: int) -> StructureBatches:
         """Chains of the training data with their labels."""
