@@ -18,6 +18,7 @@ from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.bed import read_bed
 from reformer.genomics.formats.tables import Batch, write_hdf5, write_parquet
 from reformer.genomics.genome import Genome
+from reformer.genomics.model_inputs import ModelInputs, language_inputs
 from reformer.genomics.provenance import Provenance, one_line
 from reformer.genomics.strands import StrandedSequence, TokenIds
 from reformer.genomics.windows import Windows
@@ -117,19 +118,27 @@ class Embedder:
     """Embeds stretches with one model: its last hidden state, which has 2 x hidden_size features.
 
     Args:
-        model: a language model in evaluation mode.
+        model: in evaluation mode.
         genome: where the letters are.
         lower_case: what the model was trained to do with lower-case letters.
         pooling: the mean over the bases, the last base, which has read all others where the model is causal
             (of a stretch that is too long for one pass, those of the last window), or every base.
         both_strands: the mean of what the model makes of the stretch and of its reverse complement.
+        inputs: what the model takes of a stretch, or of a window of a long one; by default what a language
+            model does.
     """
 
     def __init__(
-        self, model: Any, genome: Genome, lower_case: LowerCase, pooling: Pooling, both_strands: bool
+        self,
+        model: Any,
+        genome: Genome,
+        lower_case: LowerCase,
+        pooling: Pooling,
+        both_strands: bool,
+        inputs: ModelInputs = language_inputs,
     ) -> None:
         self._model, self._genome, self._lower_case = model, genome, lower_case
-        self._pooling, self._both_strands = pooling, both_strands
+        self._pooling, self._both_strands, self._inputs = pooling, both_strands, inputs
 
     def rows(
         self, items: Iterable[Stretch], on_bases: Callable[[int], None] = lambda number: None
@@ -208,16 +217,11 @@ class Embedder:
 
     @torch.no_grad()
     def _pass(self, rows: list[TokenIds], pooling: Pooling) -> list[Vectors]:
-        longest = max(map(len, rows))
-        lengths = torch.tensor([len(row) for row in rows])
-        ids = torch.from_numpy(
-            np.stack([np.pad(row, (0, longest - len(row))) for row in rows]).astype(np.int64)
-        )
-        mask = torch.arange(longest) < lengths[:, None]
         device = self._model.device
-        hidden = self._model.reformer(ids.to(device), mask.to(device)).last_hidden_state
+        inputs = {name: values.to(device) for name, values in self._inputs(rows).items()}
+        hidden = self._model.reformer(**inputs).last_hidden_state
         if pooling == "last":
-            pooled = hidden[torch.arange(len(rows)), lengths - 1]
+            pooled = hidden[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
         elif pooling == "mean":
             # Row by row, so that what a row gives does not depend on the others' lengths.
             pooled = torch.stack(

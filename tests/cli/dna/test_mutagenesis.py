@@ -7,6 +7,9 @@ import pybigtools
 import pysam
 import pytest
 
+from reformer.genomics.genome import Genome
+from reformer.genomics.variants.changes import Change
+from reformer.genomics.variants.scorers import load_first_order_scorer
 from tests.cli.conftest import RunCommand
 from tests.genomics.variants.gene_models import coding_text, write_gene_model
 from tests.training.conftest import write_fasta
@@ -97,6 +100,38 @@ def test_one_base_has_no_track_of_its_own(
     assert outcome.code == 0, outcome.err
     letter = genome.read_text().split("\n")[3][9]
     assert {path.stem for path in Path("map/tracks").iterdir()} == set("ACGT") - {letter} | {"mean"}
+
+
+def test_gradients_estimate_the_same_into_the_same_files(
+    run_command: RunCommand, finished_run: Path, genome: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "r.bed").write_text("record0\t52\t60\n")
+    options = ("--out", "map", "--window", "64", "--reach", "16", "--method", "gradient")
+    outcome = run_command("dna", "mutagenesis", finished_run, "r.bed", genome, *options)
+    assert outcome.code == 0, outcome.err
+    assert sorted(path.name for path in Path("map").iterdir()) == FILES
+    with pysam.VariantFile("map/substitutions.vcf.gz") as file, Genome(genome) as opened:
+        lines = list(file)
+        changes = [Change(one.start, one.start + 1, alt) for one in lines for alt in one.alts or ()]
+        scorer = load_first_order_scorer(finished_run, "auto", 64, 16)
+        mean, forward, reverse = scorer.scores(opened, "record0", changes)
+    found = [score for one in lines for score in one.info["REFORMER_GRADIENT"]]
+    np.testing.assert_allclose(found, mean, atol=1e-4)
+    np.testing.assert_allclose(mean, (forward + reverse) / 2, atol=1e-12)
+    assert len(found) == 18
+    track = pybigtools.open("map/tracks/mean.bw").values("record0", 52, 53)
+    assert track[0] == pytest.approx(np.mean(found[:3]), abs=1e-4)
+
+
+def test_gradients_are_of_causal_language_models(run_command: RunCommand, genome: Path) -> None:
+    Path("r.bed").write_text("record0\t52\t60\n")
+    model = write_gene_model(Path("model"))
+    outcome = run_command(
+        "dna", "mutagenesis", model, "r.bed", genome, "--out", "map", "--method", "gradient"
+    )
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "expected ReformerForCausalLM, got ReformerForTokenClassification" in outcome.err
+    assert not Path("map").exists()
 
 
 def test_a_model_of_genes_sees_what_breaks_one(run_command: RunCommand, tmp_path: Path) -> None:

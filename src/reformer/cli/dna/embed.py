@@ -36,6 +36,8 @@ def embed(
 ) -> None:
     """Write what a model makes of sequences, regions or windows of a genome as vectors.
 
+    MODEL is a language model, or one of `dna annotate train` or `dna classify train`.
+
     What is longer than 1,048,576 bases is read in windows of so many, which overlap by 32,768 bases: each
     gives the vectors of the half of these that is further from its end. The last vector has then read one
     window.
@@ -46,18 +48,16 @@ def embed(
     """
     from reformer.genomics.embedding import WINDOWS, Embedder, check_output, stretches, write_embeddings
     from reformer.genomics.genome import Genome
+    from reformer.genomics.model_inputs import load_reader
     from reformer.genomics.provenance import provenance
-    from reformer.genomics.strands import model_lower_case
-    from reformer.training.model_folder import load_language_model
     from reformer.training.progress import progress_bar
 
     check_output(out)
     with Genome(genome) as opened:
         lengths = [len(item.interval) for item in stretches(opened, regions, window, step)]
         num_bases, num_long = sum(lengths), sum(length > WINDOWS.length for length in lengths)
-        loaded, tokenizer = load_language_model(model, device)
-        lower_case = model_lower_case(tokenizer, model)
-        embedder = Embedder(loaded, opened, lower_case, pooling.value, both_strands)
+        loaded, lower_case, inputs = load_reader(model, device)
+        embedder = Embedder(loaded, opened, lower_case, pooling.value, both_strands, inputs)
         made = provenance(
             "dna embed",
             model,

@@ -74,6 +74,33 @@ class LanguageScorer:
         return ratios
 
 
+class FirstOrderScorer(LanguageScorer):
+    """Of a causal language model, on both strands, by gradients; of substitutions alone."""
+
+    fields = (
+        InfoField(
+            "REFORMER_GRADIENT", "A", "Float",
+            "First-order estimate, by the gradient, of the log-likelihood of the changed sequence minus that "
+            "of the genome's, in nats, mean of both strands",
+        ),
+        InfoField("REFORMER_GRADIENT_FWD", "A", "Float", "The same on the strand that the genome has"),
+        InfoField("REFORMER_GRADIENT_REV", "A", "Float", "The same on the reverse complement"),
+    )  # fmt: skip
+
+
+def load_first_order_scorer(path: Path, device: str, window: int, reach: int) -> Scorer:
+    """Loads a causal language model to score substitutions by gradients.
+
+    Raises:
+        UserError: as `load_scorer` does, and for a model of another kind.
+    """
+    from reformer.genomics.variants.first_order_likelihood import FirstOrderLikelihood
+    from reformer.training.model_folder import load_model
+
+    model, tokenizer = load_model(path, device)
+    return FirstOrderScorer(FirstOrderLikelihood(model, window, reach), model_lower_case(tokenizer, path))
+
+
 def load_scorer(path: Path, device: str, window: int, reach: int) -> Scorer:
     """Loads what the folder has: a language model, or a model of `reformer dna annotate train`.
 
