@@ -93,7 +93,7 @@ def test_what_cannot_be_is_one_line(
 def test_sequences_of_another_sort_are_refused(values: dict[str, Any], tmp_path: Path) -> None:
     values["data"] = {"train": [str(tmp_path / "t.txt")], "format": "text"}
     (tmp_path / "t.txt").write_text("what is written " * 20)
-    with pytest.raises(UserError, match="a model of nucleotide sequences, but the data are byte$"):
+    with pytest.raises(UserError, match=r"a model of nucleotide sequences, but the data are byte$"):
         started(write_recipe(tmp_path / "r.yaml", values))
 
 
