@@ -77,7 +77,7 @@ class LanguageScorer:
 class FirstOrderScorer(LanguageScorer):
     """Of a causal language model, on both strands, by gradients; of substitutions alone."""
 
-    fields = (
+    fields: tuple[InfoField, ...] = (
         InfoField(
             "REFORMER_GRADIENT", "A", "Float",
             "First-order estimate, by the gradient, of the log-likelihood of the changed sequence minus that "
