@@ -11,7 +11,9 @@ Both are tested in one pass over each strand.
 
 All contenders but `grammar` and `markov` read the same tokens, are trained by the same optimizer for the
 same CPU time on one thread, and all are decoded by the same gene grammar and statistics of codons, start
-codons and splice sites, which are those of the training annotation. `grammar` decodes constant
+codons and splice sites, which are those of the training annotation. `reformer` also reads what the annotation
+of the relatives says of each base, brought over by LSH attention (`annotation.relatives`), within its time: in
+training what the other species says, in the test what both say; `reformer alone` does not. `grammar` decodes constant
 probabilities without these statistics (every long open reading frame is a gene); `markov` decodes the
 statistics alone: order-5 Markov chains, one for each place in the codon, against one for the rest, and
 weight arrays of start codons and splice sites. "decoded without codon statistics" is what a network reaches
