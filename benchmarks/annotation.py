@@ -11,17 +11,18 @@ Both are tested in one pass over each strand.
 
 All contenders but `grammar` and `markov` read the same tokens, are trained by the same optimizer for the
 same CPU time on one thread, and all are decoded by the same gene grammar and statistics of codons, start
-codons and splice sites, which are those of the training annotation. `reformer` also reads what the annotation
-of the relatives says of each base, brought over by LSH attention (`annotation.relatives`), within its time: in
-training what the other species says, in the test what both say; `reformer alone` does not. `grammar` decodes constant
-probabilities without these statistics (every long open reading frame is a gene); `markov` decodes the
-statistics alone: order-5 Markov chains, one for each place in the codon, against one for the rest, and
-weight arrays of start codons and splice sites. "decoded without codon statistics" is what a network reaches
-with neither. Macro F1 is the mean over the groups of classes of the organism. What the evidence of a network
-counts (`Grammar.evidence`), and of yeast how long windows are, was chosen by training on one species of the
-two and testing on the other. That a long gene gets no more evidence than a short one was tried because of a
-figure of the fly's test species, and kept because of its training species. Rows of other contenders and seeds
-that the results file has stay in it.
+codons and splice sites, which are those of the training annotation. `reformer` also reads what the
+annotation of the relatives says of each base, brought over by LSH attention (`annotation.relatives`),
+within its time: in training what the other species says, in the test what both say; `reformer alone` does
+not. `grammar` decodes constant probabilities without these statistics (every long open reading frame is a
+gene); `markov` decodes the statistics alone: order-5 Markov chains, one for each place in the codon,
+against one for the rest, and weight arrays of start codons and splice sites. "decoded without codon
+statistics" is what a network reaches with neither. Macro F1 is the mean over the groups of classes of the
+organism. What the evidence of a network counts (`Grammar.evidence`), and of yeast how long windows are, was
+chosen by training on one species of the two and testing on the other. That a long gene gets no more
+evidence than a short one was tried because of a figure of the fly's test species, and kept because of its
+training species. That introns speak for no gene as well was found on the fly's training species. Rows of
+other contenders and seeds that the results file has stay in it.
 """
 
 import argparse
