@@ -458,3 +458,11 @@ def test_a_gene_is_found_in_what_a_cut_leaves_of_it(left, right, on_other_strand
     cut_off = same[0].end - left - first.end if on_other_strand else first.start - (same[0].start - left)
     assert first.phase == (same[0].phase - cut_off) % 3
     assert call(letters[left : 38 - right], probabilities) in ([], [found])
+
+
+def test_a_class_of_features_named_like_coding_is_no_gene():
+    scheme = ClassScheme(kinds=("CDS",), features={"CDS_relic": ("pseudogene",)})
+    probabilities = np.random.default_rng(6).dirichlet(np.ones(len(scheme.names)), 30)
+    scores = state_scores(scheme, probabilities, 0)
+    relic = scheme.names.index("CDS_relic")
+    np.testing.assert_allclose(np.exp(scores[:, 0]), probabilities[:, 0] + probabilities[:, relic], rtol=1e-9)

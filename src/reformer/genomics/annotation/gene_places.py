@@ -88,7 +88,7 @@ def state_scores(scheme: ClassScheme, probabilities: npt.NDArray[np.floating], f
     """
     frame_of = np.arange(first, first + len(probabilities))
     scores = np.empty((len(probabilities), NUM_STATES))
-    coding = [number for number, name in enumerate(scheme.names) if name.startswith("CDS")]
+    coding = [number for number, kind in enumerate(scheme.kind_of) if kind == "CDS"]
     scores[:, NO_GENE] = 1 - probabilities[:, coding].sum(axis=1, dtype=np.float64)
     has_introns = "intron" in scheme.kinds
     for s, strand in enumerate(STRANDS):
