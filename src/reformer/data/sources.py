@@ -19,6 +19,12 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """A file as it stood when it was looked at: absolute path, size in bytes, modification time."""

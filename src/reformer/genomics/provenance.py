@@ -5,7 +5,6 @@ Without time stamps and the name of the file itself, so that the same work gives
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from reformer.data.sources import sha256_of
 from reformer.training.atomic import atomic_file
 
 PROVENANCE_FILE = "provenance.json"
@@ -36,12 +36,10 @@ def provenance(command: str, model: Path, device: str, **options: Any) -> Proven
     from reformer.training.model_folder import WEIGHTS_FILE, find_model_folder, resolve_device
 
     folder = find_model_folder(model)
-    with (folder / WEIGHTS_FILE).open("rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256").hexdigest()
     return {
         "command": f"reformer {command}",
         "version": version("reformer-torch"),
-        "model": {"folder": str(folder.absolute()), "weights_sha256": digest},
+        "model": {"folder": str(folder.absolute()), "weights_sha256": sha256_of(folder / WEIGHTS_FILE)},
         "options": {name: _plain(value) for name, value in options.items()}
         | {"device": resolve_device(device)},
     }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from reformer.data.sources import sha256_of
 from reformer.errors import UserError
 from reformer.training.model_folder import (
     WEIGHTS_FILE,
@@ -161,8 +161,7 @@ class Taken:
 
     def to_json(self) -> dict[str, Any]:
         """The same with the digest of the weights, since a folder may change."""
-        with (self.source / WEIGHTS_FILE).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(self.source / WEIGHTS_FILE)
         content = {"from": str(self.source), "sha256": digest, "taken": self.parts, "new": self.new}
         return content | ({"remark": self.remark} if self.remark else {})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reformer.data.regions import hold_out, named_records, read_regions
+from reformer.data.sources import sha256_of
 from reformer.errors import UserError
 from reformer.training.corpus import open_corpus
 from reformer.training.json_file import read_json
@@ -91,6 +92,11 @@ class RunData:
             }
             for name, array in arrays.items()
         }
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """What a file was, for `data.json`."""
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def _check_lengths(recipe: Recipe, train: TokenArray) -> None:

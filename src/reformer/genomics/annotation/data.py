@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -31,13 +30,12 @@ from reformer.genomics.formats.features import Feature
 from reformer.genomics.genes import Gene, Transcript
 from reformer.training.corpus import open_corpus
 from reformer.training.progress import progress_bar
-from reformer.training.run_data import RunData
+from reformer.training.run_data import RunData, file_facts
 
 if TYPE_CHECKING:
     from reformer.data.tokens import Record, TokenArray
     from reformer.genomics.annotation.recipe import AnnotationRecipe
 
-_BYTES_PER_READ = 1 << 20
 _N = vocabulary("nucleotide", "fold")["N"]
 
 
@@ -235,7 +233,7 @@ class AnnotationData(RunData):
         """What the data were, annotations included, for `data.json`."""
         sources = super().sources()
         for name, labelled in self.labelled.items():
-            sources[name]["files"] += [_file(path) for path in labelled.files]
+            sources[name]["files"] += [file_facts(path) for path in labelled.files]
         return sources
 
 
@@ -249,11 +247,3 @@ def _check_features(recipe: AnnotationRecipe, train: LabelledSequences) -> None:
                 near = difflib.get_close_matches(kind, known, n=3, cutoff=0.5)
                 hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
                 raise recipe.error(f"annotation.features.{name}", f"no {kind!r} in {files}; {hint}")
-
-
-def _file(path: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BYTES_PER_READ):
-            digest.update(block)
-    return {"path": str(path), "bytes": path.stat().st_size, "sha256": digest.hexdigest()}

@@ -213,21 +213,20 @@ class Relatives:
         self, sequences: list[npt.NDArray[np.uint8]], on_progress: Callable[[int], None]
     ) -> list[BroughtOver]:
         pieces, found = [_codes(tokens) for tokens in sequences], []
-        for number in range(len(READINGS)):
-            found.append(self._by_reading(number, pieces))
+        for reading in READINGS:
+            found.append(self._by_reading(reading, pieces))
             on_progress(sum(map(len, pieces)))
         classes, weights = (np.stack(parts, axis=1) for parts in zip(*found, strict=True))
         everything, ends = BroughtOver(classes, weights), np.cumsum([len(piece) for piece in pieces])
         return [everything[end - len(piece) : end] for piece, end in zip(pieces, ends, strict=True)]
 
-    def _by_reading(self, number: int, pieces: list[Codes]) -> tuple[Labels, npt.NDArray[np.uint8]]:
+    def _by_reading(self, reading: _Reading, pieces: list[Codes]) -> tuple[Labels, npt.NDArray[np.uint8]]:
         """Class and weight of each base, uint8 ``[bases]``, by one of the readings."""
         import torch
 
         from reformer.layers.attention import factors
         from reformer.ops import lsh_attention, lsh_hash
 
-        reading = READINGS[number]
         generator = torch.Generator().manual_seed(reading.seed)
         table = _table(reading, generator)
         keys = torch.cat([_vectors(piece, reading, table) for piece in self._both_strands])[None, None]

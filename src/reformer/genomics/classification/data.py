@@ -17,7 +17,7 @@ from reformer.errors import UserError
 from reformer.genomics.classification.classifier import MULTI_LABEL, ClassificationSettings
 from reformer.genomics.classification.metrics import Targets
 from reformer.genomics.formats.label_files import Labelled, Labels, check_all_used, class_names, read_labels
-from reformer.training.run_data import HELD_OUT, TEST, VALIDATION, RunData
+from reformer.training.run_data import HELD_OUT, TEST, VALIDATION, RunData, file_facts
 
 if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
@@ -97,7 +97,7 @@ class ClassificationData(RunData):
         """What the data were, labels included, for `data.json`."""
         sources = super().sources()
         for name, files in self.label_files.items():
-            sources[name]["files"] += [_file(Path(path)) for path in files]
+            sources[name]["files"] += [file_facts(Path(path)) for path in files]
         return sources
 
 
@@ -181,11 +181,6 @@ def _checked_classes(recipe: ClassificationRecipe, labels: Labels) -> tuple[str,
         if len(every[name]) == 1:
             raise every[name][0].place.error(f"class {name!r} has a single example: expected two or more")
     return classes
-
-
-def _file(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    return {"path": str(path), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def class_weights(targets: Numbers, num_classes: int, kind: str) -> Sequence[float] | None:

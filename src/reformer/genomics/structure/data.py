@@ -6,7 +6,6 @@ the training data is in one cluster (see `.protein_clusters`) with a chain that 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain as chained
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from reformer.data.build import build_record_array
 from reformer.data.proteins import protein_table
+from reformer.data.sources import sha256_of
 from reformer.data.tokens import Source
 from reformer.genomics.formats.structures import Chain
 from reformer.genomics.structure.chains import NamedChain, read_chains
@@ -161,6 +161,5 @@ def _sources(chains: Sequence[NamedChain]) -> list[Source]:
     sources = []
     for path in dict.fromkeys(one.file for one in chains):
         status = path.stat()
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        sources.append(Source(str(path), status.st_size, status.st_mtime_ns, digest))
+        sources.append(Source(str(path), status.st_size, status.st_mtime_ns, sha256_of(path)))
     return sources
