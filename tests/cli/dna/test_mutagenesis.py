@@ -1,5 +1,6 @@
 """`reformer dna mutagenesis` from the outside."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,10 @@ def test_it_scores_what_score_does_and_writes_it_three_times(
             for alt, score in zip(one.alts or (), one.info["REFORMER_LLR"], strict=True)
         }
         assert [one.start for one in file.fetch("record1", 100, 102)] == [100, 101]
+        (made,) = [json.loads(r.value) for r in file.header.records if r.key == "REFORMER_LLR_provenance"]
+    assert made["command"] == "reformer dna mutagenesis"
+    assert made["options"]["method"] == "exact"
+    assert made["options"]["window"] == 64
     assert found.keys() == expected.keys()
     assert len(found) == 120
     for key, score in expected.items():

@@ -17,7 +17,7 @@ class Method(StrEnum):
 def mutagenesis(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
     regions: Annotated[Path, typer.Argument(metavar="REGIONS", help="BED.")],
-    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA, plain, BGZF or gzip.")],
+    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA or GenBank, plain or gzip.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     window: Annotated[int, typer.Option(help="Bases around a substitution, up to 1048576.")] = 8192,
     reach: Annotated[
@@ -31,7 +31,8 @@ def mutagenesis(
 ) -> None:
     """Score every substitution of every base of some regions: in silico mutagenesis.
 
-    Leaves substitutions.vcf.gz with the scores of `dna score` and its tabix index, a bigWig for what each
+    Leaves substitutions.vcf.gz with the scores of `dna score` and its tabix index, whose header says which
+    model and options made it, a bigWig for what each
     base becomes and one of their mean, and report.html with a heat map.
 
     With `--method gradient`, for causal language models, one backward pass for each half window and strand
@@ -40,6 +41,7 @@ def mutagenesis(
     """
     from reformer.errors import UserError
     from reformer.genomics.genome import Genome
+    from reformer.genomics.provenance import provenance
     from reformer.genomics.variants.mutagenesis import REPORT_FILE, mutate, regions_of
     from reformer.genomics.variants.scorers import load_first_order_scorer, load_scorer
     from reformer.genomics.variants.scoring import check_window
@@ -53,6 +55,16 @@ def mutagenesis(
         num_bases = sum(map(len, chosen))
         load = load_first_order_scorer if method is Method.GRADIENT else load_scorer
         scorer = load(model, device, window, reach)
+        made = provenance(
+            "dna mutagenesis",
+            model,
+            device,
+            regions=regions,
+            genome=genome,
+            window=window,
+            reach=reach,
+            method=method.value,
+        )
         with progress_bar("scoring", num_bases) as advance:
-            mutate(out, chosen, opened, scorer, advance)
+            mutate(out, chosen, opened, scorer, advance, made)
     print(f"{out}: {num_bases:,} bases in {len(chosen):,} region(s)\n{out / REPORT_FILE}")

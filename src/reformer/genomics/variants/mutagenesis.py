@@ -17,6 +17,7 @@ from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.bed import read_bed
 from reformer.genomics.formats.tracks import write_bigwig
 from reformer.genomics.genome import Genome
+from reformer.genomics.provenance import Provenance
 from reformer.genomics.variants.mutagenesis_report import BASES, Scores, write_mutagenesis_report
 from reformer.genomics.variants.scorers import Scorer
 from reformer.genomics.variants.scoring import write_scores
@@ -57,6 +58,7 @@ def mutate(
     genome: Genome,
     scorer: Scorer,
     on_bases: Callable[[int], None] = lambda number: None,
+    made: Provenance | None = None,
 ) -> None:
     """Scores all substitutions of the regions and writes a folder, whole or not at all.
 
@@ -70,6 +72,7 @@ def mutate(
         genome: where they are.
         scorer: the model.
         on_bases: called with the number of bases that are done since the last call.
+        made: what makes the folder, for the VCF file's header.
 
     Raises:
         UserError: no base of the regions is A, C, G or T.
@@ -78,7 +81,7 @@ def mutate(
         unscored = partial / "substitutions.vcf"
         if not _write_substitutions(unscored, regions, genome):
             raise UserError(f"{genome.path}: no A, C, G or T in the regions")
-        write_scores(partial / SCORES_FILE, unscored, genome, scorer, on_bases)
+        write_scores(partial / SCORES_FILE, unscored, genome, scorer, on_bases, made)
         unscored.unlink()
         field = scorer.fields[0]
         scores = _read(partial / SCORES_FILE, field.name, regions)
