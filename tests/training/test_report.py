@@ -21,13 +21,10 @@ HELD_OUT = "S. kudriavzevii <chromosome 1>"
 
 
 def write_run(folder: Path, num_steps: int = 240) -> Path:
-    """A run folder as a quickstart leaves it: three lengths, two evaluation sets, all optional files."""
+    """A run folder as a quickstart leaves it: three lengths, two evaluation sets, all files."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record) for record in _metrics(num_steps)]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    markov = [1.9793, 1.9705, 1.9666, 1.9616, 1.9607, 1.9600, 1.9586, 1.9562, 1.9527]
-    baselines = {HELD_OUT: {f"order-{order} Markov": bits for order, bits in enumerate(markov)}}
-    (folder / "baselines.json").write_text(json.dumps(baselines))
     memory = {
         "tokens": 230218,
         "peak_memory_bytes": 1_850_000_000,
@@ -42,8 +39,6 @@ def write_run(folder: Path, num_steps: int = 240) -> Path:
         ],
     }
     (folder / "memory.json").write_text(json.dumps(memory))
-    rng = np.random.default_rng(1)
-    (folder / "generated.txt").write_text("".join(rng.choice(list("ACGT"), 3000)))
     (folder / "recipe.yaml").write_text(
         "model:\n  hidden_size: 128  # <b>not bold</b>\n  num_buckets: null\n"
     )
@@ -146,16 +141,14 @@ def test_all_sections_are_there_in_order(quickstart: Page) -> None:
     assert quickstart.headings == [
         "Summary",
         "Loss",
-        "Against simpler models",
         "Use of the context",
         "Memory",
         "Learning rate",
         "Speed",
-        "Generated sample",
         "Recipe",
         "Machine",
     ]
-    assert quickstart.source.count('class="plot"') == 6
+    assert quickstart.source.count('class="plot"') == 5
 
 
 def test_summary_states_the_model_that_is_kept(quickstart: Page) -> None:
@@ -169,8 +162,6 @@ def test_summary_states_the_model_that_is_kept(quickstart: Page) -> None:
         f"{best['bits_per_base']:.4f} bits per base",
         f"step {best['step']}, the best, chosen by this set; "
         f"{evaluations[-1]['bits_per_base']:.4f} at the last, 240",
-        "1.9527 bits per base",
-        f"order-8 Markov; the model needs {1.9527 - best['bits_per_base']:.4f} bits less",
         f"{last['tokens']:,}",
         "1.82 GiB",
         "5 min 42 s",
@@ -233,7 +224,7 @@ def test_same_files_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_loss_curve_marks_each_length(quickstart: Page) -> None:
-    loss = quickstart.source[: quickstart.source.index("Against simpler models")]
+    loss = quickstart.source[: quickstart.source.index("Use of the context")]
     drawing = loss[loss.index('<svg class="plot"') :]
     for length in ("4,096", "32,768", "230,218"):
         assert drawing[: drawing.index("</svg>")].count(f">{length}</text>") == 1
@@ -264,11 +255,10 @@ def test_a_first_step_is_enough(tmp_path: Path) -> None:
         {"step": 1, "loss": 1.4, "length": 100, "tokens_per_second": 5.0, "learning_rate": 1e-5},
         {"step": 1, "eval": name, "bits_per_token": 2.0, "bits_by_position": [[1, 2.0], [2, None], [4, 1.5]]},
     )
-    (tmp_path / "baselines.json").write_text(json.dumps({name: {name: 2.1}, "not evaluated": {"a": 1.0}}))
     (tmp_path / "memory.json").write_text('{"tokens": 100, "peak_memory_bytes": 5000000}')
     page = Page(write_report(tmp_path))
-    assert page.source.count('class="plot"') == 7
-    assert page.text.count(name) >= 5
+    assert page.source.count('class="plot"') == 5
+    assert page.text.count(name) >= 4
     assert "no tokens" in page.text
 
 
@@ -311,8 +301,7 @@ GOOD = '{"step": 1, "loss": 1.0}'
         ),
         ("metrics.jsonl", f'{{"step": 1, "loss": "x"}}\n{GOOD}\n', "line 1: loss: .*valid number.*'x'"),
         ("metrics.jsonl", f'{{"step": 1, "eval": "a"}}\n{GOOD}\n', "line 1: bits_per_token: Field required"),
-        ("baselines.json", '{"a": [1]}', "baselines.json: a: Input should be a valid dictionary"),
-        ("baselines.json", '{"a":\n 1', "baselines.json: expected JSON, .* line 2"),
+        ("memory.json", '{"tokens":\n 1', "memory.json: expected JSON, .* line 2"),
         ("memory.json", '{"tokens": 0, "peak_memory_bytes": 1}', "memory.json: tokens: .*greater than 0"),
         ("memory.json", '{"tokens": 5}', "memory.json: peak_memory_bytes: Field required"),
         ("machine.json", "[]", "machine.json: Input should be a valid dictionary"),
@@ -356,15 +345,6 @@ def test_a_report_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert path == tmp_path / "report.html"
     assert path.read_text().startswith("<!DOCTYPE html>")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["metrics.jsonl", "report.html"]
-
-
-def test_a_long_sample_is_cut_and_says_so(tmp_path: Path) -> None:
-    (tmp_path / "generated.txt").write_text("A" * 1999 + "CG" + "T" * 1000)
-    page = Page(write_report(tmp_path))
-    assert "The first 2,000 of 3,001 characters." in page.text
-    assert page.text.split()[-1] == "A" * 1999 + "C"
-    (tmp_path / "generated.txt").write_text("ACGT")
-    assert "All 4 characters." in Page(write_report(tmp_path)).text
 
 
 def test_smoothing_is_an_unbiased_moving_average() -> None:

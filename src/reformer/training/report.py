@@ -8,21 +8,19 @@ from reformer.errors import UserError
 from reformer.training import report_page as page
 from reformer.training.atomic import write_text_atomically
 from reformer.training.report_charts import charts
-from reformer.training.report_data import Evaluation, Run, read_run
+from reformer.training.report_data import Run, read_run
 from reformer.training.report_format import format_bytes, format_count, format_duration
 from reformer.training.report_plots import finite
 
-_MAX_SAMPLE = 2000
 _NO_PLOTS = "Tables stand in for the plots, which need matplotlib: pip install 'reformer-torch[report]'"
 
 
 def write_report(run_dir: Path, sections: str = "") -> Path:
     """Write `report.html` into a run folder from the files that are in it.
 
-    It reads `metrics.jsonl`, `recipe.yaml`, `baselines.json`, `memory.json`, `generated.txt` and
-    `machine.json`, as far as they exist; `reformer.training.report_data` describes their fields. Sections
-    without data are left out, and without matplotlib tables take the place of the plots. The same files
-    give the same page, byte for byte.
+    It reads `metrics.jsonl`, `recipe.yaml`, `memory.json` and `machine.json`, as far as they exist;
+    `reformer.training.report_data` describes their fields. Sections without data are left out, and without
+    matplotlib tables take the place of the plots. The same files give the same page, byte for byte.
 
     Args:
         run_dir: the run folder.
@@ -46,7 +44,6 @@ def write_report(run_dir: Path, sections: str = "") -> Path:
             *(chart.html(with_plots) for chart in charts(run)),
             "</div>\n",
             sections,
-            _generated(run),
             _recipe(run),
             _machine(run),
         ]
@@ -92,16 +89,7 @@ def _evaluation_rows(run: Run) -> list[tuple[str, str, str]]:
                 f", the best, chosen by this set; {last.bits:.4f} at the last, {format_count(last.step)}"
             )
         rows.append((f"Held out: {name}", f"{kept.bits:.4f} {kept.unit}", remark))
-        if run.baselines.get(name):
-            rows.append(_baseline_row(run.baselines[name], kept))
     return rows
-
-
-def _baseline_row(baselines: dict[str, float], evaluation: Evaluation) -> tuple[str, str, str]:
-    best = min(baselines, key=lambda name: baselines[name])
-    saved = baselines[best] - evaluation.bits
-    comparison = f"the model needs {abs(saved):.4f} bits {'less' if saved > 0 else 'more'}"
-    return "Best baseline on it", f"{baselines[best]:.4f} {evaluation.unit}", f"{best}; {comparison}"
 
 
 def _cost_rows(run: Run) -> list[tuple[str, str, str]]:
@@ -120,15 +108,6 @@ def _cost_rows(run: Run) -> list[tuple[str, str, str]]:
     if seconds:
         rows.append(("Wall time", format_duration(seconds[-1]), ""))
     return rows
-
-
-def _generated(run: Run) -> str:
-    if not run.generated:
-        return ""
-    length = len(run.generated)
-    shown = "The first 2,000 of" if length > _MAX_SAMPLE else "All"
-    caption = page.paragraph(f"{shown} {format_count(length)} characters.", "caption")
-    return page.section("Generated sample", caption + page.preformatted(run.generated[:_MAX_SAMPLE]))
 
 
 def _recipe(run: Run) -> str:

@@ -38,7 +38,6 @@ def charts(run: Run) -> list[Chart]:
     """Return the charts that the run has data for, in the order of the report."""
     return [
         *_loss(run),
-        *_baselines(run),
         *_positions(run),
         *_memory(run),
         *_learning_rate(run),
@@ -67,35 +66,11 @@ def _loss(run: Run) -> list[Chart]:
     return [Chart("Loss", caption, lambda: plots.loss_curve(run.steps, run.evaluations), header, rows)]
 
 
-def _baselines(run: Run) -> list[Chart]:
-    return [_baseline_chart(run, name) for name, bits in run.baselines.items() if bits]
-
-
-def _baseline_chart(run: Run, name: str) -> Chart:
-    bits = run.baselines[name]
-    model = run.kept.get(name)
-    unit = "bits per token" if model is None else model.unit
-    caption = f"{unit.capitalize()} on {name}, which was held out."
-    if unit == "bits per base":
-        caption += " Guessing costs 2 bits."
-    rows = [(baseline, f"{value:.4f}") for baseline, value in bits.items()]
-    if model is not None:
-        rows.append(("this model", f"{model.bits:.4f}"))
-    return Chart(
-        "Against simpler models",
-        caption,
-        lambda: plots.baselines(name, bits, model, _colours(run).get(name, "ink")),
-        ("model", unit),
-        rows,
-    )
-
-
 def _positions(run: Run) -> list[Chart]:
     kept = {name: evaluation for name, evaluation in run.kept.items() if evaluation.bits_by_position}
     if not kept:
         return []
     drawn = {name: (evaluation, _colours(run)[name]) for name, evaluation in kept.items()}
-    best = {name: min(run.baselines[name].values()) for name in kept if run.baselines.get(name)}
     columns = [dict(evaluation.bits_by_position) for evaluation in kept.values()]
     rows = [
         (f"below {format_count(bound)}", *(_bits(column.get(bound)) for column in columns))
@@ -105,7 +80,7 @@ def _positions(run: Run) -> list[Chart]:
         Chart(
             "Use of the context",
             "Bits per token by how many tokens come before the predicted one.",
-            lambda: plots.bits_by_position(drawn, best),
+            lambda: plots.bits_by_position(drawn),
             ("tokens before", *(f"bits per token, {name}" for name in kept)),
             rows,
         )

@@ -66,7 +66,7 @@ class Evaluation(BaseModel):
 
     @property
     def bits(self) -> float:
-        """What baselines are compared with: bits per base where there are bases, else bits per token."""
+        """What is reported: bits per base where there are bases, else bits per token."""
         return self.bits_per_token if self.bits_per_base is None else self.bits_per_base
 
     @property
@@ -105,9 +105,7 @@ class Run:
     name: str
     steps: list[TrainingStep] = field(default_factory=list)
     evaluations: dict[str, list[Evaluation]] = field(default_factory=dict)
-    baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     memory: MemoryUse | None = None
-    generated: str | None = None
     recipe: str | None = None
     machine: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -141,24 +139,19 @@ def read_run(run_dir: Path) -> Run:
     if all(content is None for content in contents.values()):
         raise UserError(f"{run_dir}: nothing to report on, expected at least one of {', '.join(_FILES)}")
     steps, evaluations, notes = _read_metrics(run_dir / "metrics.jsonl", contents["metrics.jsonl"] or b"")
-    baselines = _read_json(
-        run_dir / "baselines.json", contents["baselines.json"], dict[str, dict[str, float]]
-    )
     machine = _read_json(run_dir / "machine.json", contents["machine.json"], dict[str, Any])
     return Run(
         name=run_dir.resolve().name,
         steps=steps,
         evaluations=evaluations,
-        baselines=baselines or {},
         memory=_read_json(run_dir / "memory.json", contents["memory.json"], MemoryUse),
-        generated=_decode(contents["generated.txt"]),
         recipe=_decode(contents["recipe.yaml"]),
         machine=machine or {},
         notes=notes,
     )
 
 
-_FILES = ("metrics.jsonl", "baselines.json", "memory.json", "generated.txt", "recipe.yaml", "machine.json")
+_FILES = ("metrics.jsonl", "memory.json", "recipe.yaml", "machine.json")
 
 
 def _mean_bits_per_token(evaluations: dict[str, Evaluation]) -> float:

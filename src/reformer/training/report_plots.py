@@ -6,7 +6,6 @@ drawing serves light, dark and paper. It is imported when a plot is drawn, and n
 
 import io
 import math
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -84,35 +83,8 @@ def loss_curve(steps: Sequence[TrainingStep], evaluations: dict[str, list[Evalua
     return svg("loss", "Loss over the steps of training", draw), legend
 
 
-def baselines(name: str, bits: dict[str, float], model: Evaluation | None, colour: str) -> Plot:
-    """Draw what each baseline needs on one evaluation set as points, and the model as a coloured line."""
-    legend = [LegendEntry("baselines", "muted", "circle")]
-    if model is not None:
-        legend.insert(0, LegendEntry(f"this model: {model.bits:.3f}", colour))
-    unit = "bits per token" if model is None else model.unit
-
-    def draw(axes: "Axes") -> None:
-        rows = range(len(bits))
-        axes.plot(list(bits.values()), rows, "o", color=STAND_IN["muted"], markersize=6)
-        for row, value in zip(rows, bits.values(), strict=True):
-            axes.annotate(
-                f"{value:.3f}", (value, row), (0, 5), textcoords="offset points", ha="center", size=8
-            )
-        if model is not None:
-            axes.axvline(model.bits, color=STAND_IN[colour])
-        axes.set_yticks(rows, labels=list(bits))
-        axes.set_ylim(len(bits) - 0.5, -0.8)
-        axes.margins(x=0.1)
-        axes.grid(visible=False, axis="x")
-        axes.set_xlabel(f"{unit} (less is better)")
-
-    return svg(f"baselines-{_slug(name)}", f"{unit} on {name}", draw), legend
-
-
-def bits_by_position(
-    evaluations: dict[str, tuple[Evaluation, str]], best_baselines: dict[str, float]
-) -> Plot:
-    """Draw bits per token by position, for each evaluation set in its colour, with its best baseline."""
+def bits_by_position(evaluations: dict[str, tuple[Evaluation, str]]) -> Plot:
+    """Draw bits per token by position, for each evaluation set in its colour."""
     legend: list[LegendEntry] = []
 
     def draw(axes: "Axes") -> None:
@@ -125,9 +97,6 @@ def bits_by_position(
                 [bits for _, bits in bins], edges, baseline=None, color=STAND_IN[colour], linewidth=1.8
             )
             legend.append(LegendEntry(name, colour))
-            if name in best_baselines:
-                axes.axhline(best_baselines[name], color=STAND_IN[colour], linewidth=1.2, dashes=(5, 3))
-                legend.append(LegendEntry("best baseline", colour, "dashed"))
         _log_tokens(axes, "tokens before the predicted one")
         axes.set_ylabel("bits per token")
 
@@ -247,10 +216,6 @@ def _mark_length(axes: "Axes", step: int, length: int) -> None:
         size=8,
         color=STAND_IN["muted"],
     )
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def svg(
