@@ -99,10 +99,12 @@ def log_of_no_gene(probabilities, grammar):
 def best_path(letters, probabilities, grammar, coding=None, signals=None):
     """The score and genes of the best legal path, by trying every gene at every place."""
     shares = np.array(grammar.class_shares or np.ones(len(SCHEME.names)))
-    logs = grammar.evidence * np.log(np.maximum(probabilities, 1e-6) / shares)
+    logs, outside = np.log(np.maximum(probabilities, 1e-6) / shares), log_of_no_gene(probabilities, grammar)
+    beyond = np.maximum(logs[:, 7:] - outside[:, None], 0)
+    logs[:, 7:] -= (1 - grammar.intron_evidence) * beyond
+    logs, no_gene = grammar.evidence * logs, grammar.evidence * outside
     if coding is not None:
         logs[:, 1:7] += coding.by_place(base_codes(letters.encode()))  # "CDS+0" to "CDS-2"
-    no_gene = grammar.evidence * log_of_no_gene(probabilities, grammar)
     n = len(letters)
     genes = [("+", exons) for exons in legal_genes(letters, grammar)]
     genes += [
@@ -153,8 +155,10 @@ def test_evidence_weighs_probabilities_against_costs():
         (TIGHT, None, SIGNALS),
         (FULL, CODING, SIGNALS),
         (MANY_SPLICES, CODING, SIGNALS),
+        (replace(TIGHT, intron_evidence=0.0), None, None),
+        (replace(FULL, intron_evidence=0.3), CODING, SIGNALS),
     ],
-    ids=["", "codons", "signals", "all", "splices"],
+    ids=["", "codons", "signals", "all", "splices", "no introns seen", "few introns seen"],
 )
 @pytest.mark.parametrize("seed", range(40))
 def test_the_path_is_the_best_of_all_legal_ones(seed, grammar, coding, signals):

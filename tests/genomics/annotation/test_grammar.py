@@ -16,6 +16,7 @@ def test_the_grammar_of_yeast():
     assert (grammar.starts, grammar.stops) == (("ATG",), ("TAA", "TAG", "TGA"))
     assert (grammar.donor, grammar.min_intron) == ("GT", 45)
     assert 5 < grammar.gene_cost < 8
+    assert grammar.intron_evidence == pytest.approx(3 / 53)
     assert Grammar(**grammar.to_json()) == grammar
 
 

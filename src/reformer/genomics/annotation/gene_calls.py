@@ -20,6 +20,7 @@ from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_places import (
     CODING,
     INTRON,
+    NO_GENE,
     NUM_STATES,
     STRANDS,
     StrandRules,
@@ -107,7 +108,8 @@ class GeneDecoder:
     ) -> None:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
-        self._scheme, self._evidence, self._coding = scheme, grammar.evidence, coding
+        self._scheme, self._coding = scheme, coding
+        self._evidence, self._intron_evidence = grammar.evidence, grammar.intron_evidence
         self._context = 0 if coding is None else coding.order
         self._ahead = _AROUND + (0 if signals is None else signals.reach)
         self._rules = [StrandRules(grammar, strand, signals) for strand in range(len(STRANDS))]
@@ -161,7 +163,10 @@ class GeneDecoder:
     def _take(self, letters: bytes, probabilities: npt.NDArray[np.floating], start: int, end: int) -> None:
         """Adds up the scores of the bases [start, end), of which those around are known."""
         codes, first = base_codes(letters[start:end]), self._first + len(self._codes)
-        scores = self._evidence * (state_scores(self._scheme, probabilities[start:end], first) - self._prior)
+        scores = state_scores(self._scheme, probabilities[start:end], first) - self._prior
+        beyond = np.maximum(scores[:, INTRON:] - scores[:, [NO_GENE]], 0)
+        scores[:, INTRON:] -= (1 - self._intron_evidence) * beyond
+        scores *= self._evidence
         scores[:, CODING:INTRON] -= self._costs[0]
         scores[:, INTRON:] -= self._costs[1]
         if self._coding is not None:
