@@ -155,7 +155,7 @@ def test_evidence_weighs_probabilities_against_costs():
         (TIGHT, None, SIGNALS),
         (FULL, CODING, SIGNALS),
         (MANY_SPLICES, CODING, SIGNALS),
-        (replace(TIGHT, intron_evidence=0.0), None, None),
+        (replace(FULL, intron_evidence=0.0), CODING, None),
         (replace(FULL, intron_evidence=0.3), CODING, SIGNALS),
     ],
     ids=["", "codons", "signals", "all", "splices", "no introns seen", "few introns seen"],
