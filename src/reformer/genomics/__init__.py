@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from reformer.genomics.formats.proteins import Protein, read_proteins, write_proteins
     from reformer.genomics.formats.structures import Chain, read_structure
     from reformer.genomics.formats.tables import write_hdf5, write_parquet
-    from reformer.genomics.formats.tracks import write_bigwig
+    from reformer.genomics.formats.tracks import BigWig, write_bigwig
     from reformer.genomics.genes import Gene, Segment, Transcript, gene_features, spliced
     from reformer.genomics.genome import Genome
     from reformer.genomics.markov import MarkovModel
     from reformer.genomics.structure.predictor import StructurePredictor
+    from reformer.genomics.tracks.predictor import TrackPredictor
     from reformer.genomics.translation import translate, translated
     from reformer.genomics.variants.scorers import load_scorer
     from reformer.genomics.variants.scoring import write_scores
@@ -57,11 +58,12 @@ _MODULES = {
     "formats.proteins": ("Protein", "read_proteins", "write_proteins"),
     "formats.structures": ("Chain", "read_structure"),
     "formats.tables": ("write_hdf5", "write_parquet"),
-    "formats.tracks": ("write_bigwig",),
+    "formats.tracks": ("BigWig", "write_bigwig"),
     "genes": ("Gene", "Segment", "Transcript", "gene_features", "spliced"),
     "genome": ("Genome",),
     "markov": ("MarkovModel",),
     "structure.predictor": ("StructurePredictor",),
+    "tracks.predictor": ("TrackPredictor",),
     "translation": ("translate", "translated"),
     "variants.scorers": ("load_scorer",),
     "variants.scoring": ("write_scores",),

@@ -1,4 +1,4 @@
-"""What models of several kinds take of bases: language models, models of genes, classifiers."""
+"""What models of several kinds take of bases: of language, genes, labels and tracks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def annotation_inputs(settings: AnnotationSettings) -> ModelInputs:
 
 
 def load_reader(path: Path, device: str) -> tuple[Any, LowerCase, ModelInputs]:
-    """Loads what the folder has: a model of `dna annotate train`, `dna classify train`, or of language.
+    """Loads what the folder has: a model of genes, of labels of sequences, of tracks, or of language.
 
     Returns:
         The model in evaluation mode, what it was trained to do with lower-case letters, and its inputs.
@@ -59,6 +59,7 @@ def load_reader(path: Path, device: str) -> tuple[Any, LowerCase, ModelInputs]:
     """
     from reformer.genomics.annotation import annotator
     from reformer.genomics.classification import batches, classifier
+    from reformer.genomics.tracks import predictor
     from reformer.training.model_folder import find_model_folder, load_language_model
 
     folder = find_model_folder(path)
@@ -69,5 +70,8 @@ def load_reader(path: Path, device: str) -> tuple[Any, LowerCase, ModelInputs]:
         of_sequences = classifier.Classifier.load(folder, device)
         encoding, either_strand = of_sequences.settings.encoding, of_sequences.is_rc_equivariant
         return of_sequences.model, "fold", lambda rows: batches.padded(encoding, rows, either_strand)
+    if (folder / predictor.SETTINGS_FILE).exists():
+        of_tracks = predictor.TrackPredictor.load(folder, device)
+        return of_tracks.model, of_tracks.settings.lower_case, language_inputs
     model, tokenizer = load_language_model(path, device)
     return model, model_lower_case(tokenizer, path), language_inputs

@@ -753,6 +753,8 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Run the model; labels int64 `[B, T]`, -100 where none counts; padding never does.
 
+        Labels `[B, T, S]` say S things of each token, each by one of `num_labels / S` classes.
+
         See `ReformerModel.forward`.
         """
         encoded = self.reformer.encode(
@@ -769,7 +771,8 @@ class ReformerForTokenClassification(ReformerPreTrainedModel):
             logits = self.strands.mean(logits, self._logits(other))
         loss = None
         if labels is not None:
-            loss = _mean_loss(logits.flatten(0, 1), _real_labels(labels, attention_mask).flatten())
+            real = _real_labels(labels, attention_mask)
+            loss = _mean_loss(logits.reshape(real.numel(), -1), real.flatten())
         output = TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
@@ -879,7 +882,10 @@ def _next_tokens(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 def _real_labels(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
     """Labels that count no padding."""
-    return labels if attention_mask is None else labels.masked_fill(~attention_mask.bool(), IGNORED)
+    if attention_mask is None:
+        return labels
+    is_real = attention_mask.bool()
+    return labels.masked_fill(~(is_real if labels.dim() == 2 else is_real[..., None]), IGNORED)
 
 
 def _check_labels(labels: Tensor, shape: torch.Size, vocab_size: int) -> None:

@@ -10,6 +10,7 @@ from reformer.cli.dna.mutagenesis import mutagenesis
 from reformer.cli.dna.pretrain import pretrain
 from reformer.cli.dna.score import score
 from reformer.cli.dna.structure import app as structure
+from reformer.cli.dna.tracks import app as tracks
 from reformer.cli.dna.translate import translate
 
 app = typer.Typer(no_args_is_help=True, help="Genomes: from FASTA and standard files to standard files.")
@@ -21,4 +22,5 @@ app.command()(mutagenesis)
 app.command()(pretrain)
 app.command()(score)
 app.add_typer(structure, name="structure")
+app.add_typer(tracks, name="tracks")
 app.command()(translate)

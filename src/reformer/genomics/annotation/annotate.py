@@ -26,6 +26,7 @@ from reformer.genomics.formats.bed import Region, write_bed
 from reformer.genomics.formats.gff3 import write_gff3
 from reformer.genomics.formats.tracks import write_bigwig
 from reformer.genomics.genes import Gene, gene_features
+from reformer.genomics.spool import Spool
 from reformer.genomics.windows import Windows
 from reformer.training.atomic import write_text_atomically
 from reformer.training.memory import return_large_memory
@@ -142,13 +143,13 @@ def annotate_genome(
         raise UserError(f"{array.sources[0].path}: not FASTA of nucleotides: expected a genome")
     windows = windows or Windows()
     settings = annotator.settings
-    spool = _Spool(folder / ".probabilities", len(array), settings.scheme.names)
+    spool = Spool(folder / ".probabilities", len(array), np.uint8)
 
     def take_all(record: Record, start: int, probabilities: npt.NDArray[np.float32]) -> None:
         if take is not None:
             take(record, start, probabilities)
         if tracks:
-            spool.write(record.start + start, probabilities)
+            spool.write(record.start + start, np.rint(probabilities * _STEPS))
         on_progress(len(probabilities))
 
     found = [
@@ -163,11 +164,20 @@ def annotate_genome(
     ]
     if tracks:
         (folder / TRACKS).mkdir()
-        spool.write_tracks(folder / TRACKS, array)
+        lengths = {record.name: record.length for record in array.records}
+        for row, name in enumerate(settings.scheme.names):
+            blocks = (_probabilities(*block) for block in spool.blocks(row, array))
+            write_bigwig(folder / TRACKS / f"{name}.bw", lengths, blocks)
     spool.remove()
     if settings.grammar is not None or settings.shortest_runs:
         _write_genes(folder, found, settings.scheme)
     return found
+
+
+def _probabilities(
+    name: str, start: int, steps: npt.NDArray[np.uint8]
+) -> tuple[str, int, npt.NDArray[np.float32]]:
+    return name, start, steps.astype(np.float32) / np.float32(_STEPS)
 
 
 def _brought_over(
@@ -246,35 +256,3 @@ def _region(gene: Gene, call: CalledGene) -> Region:
         thick=(min(s.start for s in transcript.cds), max(s.end for s in transcript.cds)),
         blocks=tuple(sorted(transcript.exons, key=lambda exon: exon.start)),
     )
-
-
-class _Spool:
-    """Probabilities on their way from the model, base by base, to tracks, class by class."""
-
-    def __init__(self, path: Path, num_bases: int, names: tuple[str, ...]) -> None:
-        self._path, self._names, self._num_bases = path, names, num_bases
-
-    def write(self, start: int, probabilities: npt.NDArray[np.float32]) -> None:
-        steps = np.rint(probabilities.T * _STEPS).astype(np.uint8)
-        with open(self._path, "r+b" if self._path.exists() else "w+b") as file:
-            for number, row in enumerate(steps):
-                file.seek(number * self._num_bases + start)
-                file.write(row.tobytes())
-
-    def write_tracks(self, folder: Path, array: TokenArray) -> None:
-        lengths = {record.name: record.length for record in array.records}
-        for number, name in enumerate(self._names):
-            write_bigwig(folder / f"{name}.bw", lengths, self._blocks(number, array))
-
-    def _blocks(self, number: int, array: TokenArray) -> Iterator[tuple[str, int, npt.NDArray[np.float32]]]:
-        size = 1 << 20
-        with open(self._path, "rb") as file:
-            for record in array.records:
-                for start in range(0, record.length, size):
-                    length = min(size, record.length - start)
-                    file.seek(number * self._num_bases + record.start + start)
-                    steps = np.frombuffer(file.read(length), dtype=np.uint8)
-                    yield record.name, start, steps.astype(np.float32) / np.float32(_STEPS)
-
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)

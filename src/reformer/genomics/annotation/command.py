@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from reformer.genomics.annotation.report import Found, Region, Scores, write_ann
 from reformer.genomics.base_encoding import known_bases
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.genes import Gene
+from reformer.genomics.plotted import shown_region
 from reformer.genomics.provenance import PROVENANCE_FILE, provenance, write_provenance
 from reformer.genomics.windows import Windows
 from reformer.training.atomic import atomic_folder, write_text_atomically
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from reformer.data.tokens import Record, TokenArray
 
 REPORT_FILE, SCORES_FILE = "report.html", "scores.json"
-_SHOWN_BASES = 30_000
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def annotate(model: Path, genome: Path, out: Path, options: Options, device: str
     array = open_corpus([genome])
     truth = None if options.genes is None else LabelledSequences.of(array, [options.genes], scheme)
     num_labels = 0 if truth is None else len(array)
-    keeper = _Keeper(num_labels, len(scheme.names), _region(array, options.region))
+    keeper = _Keeper(num_labels, len(scheme.names), shown_region(array, options.region))
     made = provenance("dna annotate predict", model, device, genome=genome, **asdict(options))
     with atomic_folder(out) as partial:
         write_provenance(partial / PROVENANCE_FILE, made)
@@ -217,24 +216,6 @@ def _other_calls(scheme: ClassScheme, found: list[AnnotatedRecord]) -> list[tupl
             name = "RNA genes called" if kind == "RNA" else f"{kind} called"
             facts.append((name, f"{len(lengths):,}", f"{sum(lengths):,} bases"))
     return facts
-
-
-def _region(array: TokenArray, text: str | None) -> Interval:
-    """The region asked for, or the middle of the longest record."""
-    records = {record.name: record for record in array.records}
-    if text is None:
-        longest = max(array.records, key=lambda record: record.length)
-        start = max((longest.length - _SHOWN_BASES) // 2, 0)
-        return Interval(longest.name, start, min(start + _SHOWN_BASES, longest.length))
-    match = re.fullmatch(r"(.+):([\d,]+)-([\d,]+)", text)
-    if match is None:
-        raise UserError(f"--region {text!r}: expected NAME:FIRST-LAST")
-    name, first, last = match[1], *(int(number.replace(",", "")) for number in match.groups()[1:])
-    if name not in records:
-        raise UserError(f"--region {text!r}: no sequence {name!r} in the genome")
-    if not 1 <= first <= last <= records[name].length:
-        raise UserError(f"--region {text!r}: expected bases of 1 to {records[name].length:,}")
-    return Interval.from_closed(name, first, last)
 
 
 def _summary(out: Path, facts: list[tuple[str, str, str]], scores: Scores | None) -> list[str]:

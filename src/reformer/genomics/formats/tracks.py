@@ -1,20 +1,97 @@
-"""bigWig, one value for each base, written through pybigtools."""
+"""bigWig, one value for each base, read and written through pybigtools."""
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reformer.data.names import check_names
+from reformer.errors import UserError
 from reformer.genomics.extras import require
 from reformer.training.atomic import atomic_file
 
+_MAGIC, _FIELDS = (0x888FFC26).to_bytes(4, "little"), "4s2H3Q"
+"""How a file begins, and the fields that follow: version, zoom levels, where names, data and index are."""
+_HEADER = struct.Struct("<" + _FIELDS)
+
 Values = tuple[str, int, npt.NDArray[np.floating]]
 """Name of a sequence, first base (from 0) and values ``[bases]`` of one block."""
+
+
+class BigWig:
+    """A bigWig file to read from.
+
+    Args:
+        path: the file; its name ends with .bw or .bigWig.
+        lengths: name -> bases of the sequences that it is to be read for.
+        genome: what these are of, named in errors.
+
+    Raises:
+        UserError: it is missing, damaged, no bigWig, has values of none of the sequences, or has one of
+            another length.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], lengths: Mapping[str, int], genome: object) -> None:
+        pybigtools = require("pybigtools", "to read bigWig")
+        self._path, self._errors = Path(path), (pybigtools.BBIReadError, KeyError)
+        _check_header(self._path)
+        try:
+            self._file: Any = pybigtools.open(str(path))
+        except (pybigtools.BBIReadError, ValueError) as error:
+            raise UserError(f"{path}: expected bigWig (.bw, .bigWig): {_in_a_line(error)}") from error
+        self._has = {name: int(bases) for name, bases in self._file.chroms().items()}
+        if not self._has.keys() & lengths.keys():
+            check_names(self._has, path, lengths, str(genome))
+        for name, bases in self._has.items():
+            if lengths.get(name, bases) != bases:
+                raise UserError(
+                    f"{path}: {name!r} has {bases:,} bases, in {genome} {lengths[name]:,}: expected the same"
+                )
+
+    def values(self, name: str, start: int, end: int) -> npt.NDArray[np.float32]:
+        """The values of bases [start, end) of a sequence, float32, NaN where the file has none.
+
+        Raises:
+            UserError: the file is damaged there.
+        """
+        if name not in self._has:
+            return np.full(end - start, np.nan, dtype=np.float32)
+        try:
+            found = self._file.values(name, start, end, fillna=np.nan)
+        except BaseException as error:
+            # On damaged data pybigtools panics, having printed what a programmer of it would want to know.
+            if not isinstance(error, self._errors) and type(error).__name__ != "PanicException":
+                raise
+            raise UserError(f"{self._path}: damaged in {name!r}: {_in_a_line(error)}") from None
+        return np.asarray(found, dtype=np.float32)
+
+
+def _check_header(path: Path) -> None:
+    """Refuses what is no bigWig, or not whole, of which pybigtools would print lines of its own."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(_HEADER.size)
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if not size:
+        raise UserError(f"{path}: empty: expected bigWig")
+    order = {_MAGIC: "<", _MAGIC[::-1]: ">"}.get(header[:4])
+    if order is None:
+        raise UserError(f"{path}: expected bigWig, found something else")
+    if len(header) < _HEADER.size or max(struct.unpack(order + _FIELDS, header)[-3:]) >= size:
+        raise UserError(f"{path}: truncated: expected more than its {size:,} bytes")
+
+
+def _in_a_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def write_bigwig(path: str | os.PathLike[str], lengths: Mapping[str, int], blocks: Iterable[Values]) -> None:

@@ -1,0 +1,1 @@
+"""Models that say what an experiment would measure along a genome: trained on bigWig, predicting bigWig."""
