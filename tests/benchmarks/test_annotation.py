@@ -43,7 +43,7 @@ def data(tmp_path):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_contender_trains_in_all_stages_and_is_scored(data, name):
-    predict, facts = train(TRAINED[name], data, 0.1, seed=0)
+    predict, facts = train(name, data, 0.1, seed=0)
     assert facts["steps"] >= 2
     assert facts["longest_sequence"] == max(data.train.array.records.lengths)
     row = evaluate(data, predict, settings_of(name, data))

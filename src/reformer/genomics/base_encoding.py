@@ -54,7 +54,8 @@ class BaseEncoding:
     """What the tokens of a model that labels bases are.
 
     Attributes:
-        k: bases of a k-mer, 1 to 8; the base that it stands for is in its middle, left of it where k is even.
+        k: bases of a k-mer, 0 to 8; the base that it stands for is in its middle, left of it where k is even;
+            0 for tokens that say of the letter only whether it is known.
         orf_lengths: the fewest bases of an open reading frame in each step of length; none for no frames.
         starts: codons that an open reading frame begins with.
         stops: codons that end it.
@@ -71,8 +72,8 @@ class BaseEncoding:
     def __post_init__(self) -> None:
         for field in ("orf_lengths", "starts", "stops"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
-        if not 1 <= self.k <= _LARGEST_K:
-            raise ValueError(f"k is {self.k}: expected 1 to {_LARGEST_K}")
+        if not 0 <= self.k <= _LARGEST_K:
+            raise ValueError(f"k is {self.k}: expected 0 to {_LARGEST_K}")
         if list(self.orf_lengths) != sorted(set(self.orf_lengths)) or len(self.orf_lengths) > _MOST_STEPS:
             raise ValueError(
                 f"orf_lengths {list(self.orf_lengths)}: expected up to {_MOST_STEPS}, from small to large"
@@ -93,7 +94,7 @@ class BaseEncoding:
         Raises:
             ValueError: k is even, so that a k-mer has no middle.
         """
-        if self.k % 2 == 0:
+        if self.k and self.k % 2 == 0:
             raise ValueError(f"k is {self.k}: expected an odd number, or k-mers have no middle")
         kmers = np.arange(4**self.k)
         digits = [kmers // 4**i % 4 for i in range(self.k)]  # the last base first
@@ -140,10 +141,10 @@ class BaseEncoding:
             first: position of the first base.
             frames: open reading frames, anchors counted from the first of `tokens`; by default found in them.
         """
-        before = (self.k - 1) // 2
         bases = _BASE_OF_TOKEN[tokens]
-        padded = np.pad(bases, (before, self.k - 1 - before), constant_values=UNKNOWN_BASE)
-        number, known = np.zeros_like(bases), np.ones(len(bases), dtype=np.bool_)
+        before, behind = max(self.k - 1, 0) // 2, self.k // 2
+        padded = np.pad(bases, (before, behind), constant_values=UNKNOWN_BASE)
+        number, known = np.zeros_like(bases), bases != UNKNOWN_BASE
         for shift in range(self.k):
             base = padded[shift : shift + len(bases)]
             known &= base != UNKNOWN_BASE

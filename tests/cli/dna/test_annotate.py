@@ -498,6 +498,17 @@ def test_a_model_that_reads_relatives_is_trained_and_predicts(
     assert not (tmp_path / "not").exists()
 
 
+@pytest.mark.parametrize(("words", "kmer"), [((), 0), (("annotation.kmer=3",), 3)])
+def test_a_model_that_reads_relatives_reads_bases_only_if_asked(
+    relatives_run: Path, tmp_path: Path, run_command: RunCommand, words: tuple[str, ...], kmer: int
+) -> None:
+    recipe, short = relatives_run.parent / "recipe.yaml", "training.lengths=[{length: 128, steps: 1}]"
+    out = ("--out", tmp_path / "run", "--relatives")
+    assert run_command("dna", "annotate", "train", recipe, short, *words, *out).code == 0
+    resolved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    assert (resolved["annotation"]["kmer"], resolved["annotation"]["relatives"]) == (kmer, True)
+
+
 def test_relatives_need_two_genomes(tmp_path: Path, run_command: RunCommand) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_values(tmp_path)))
     result = run_command("dna", "annotate", "train", tmp_path / "recipe.yaml", "--relatives")

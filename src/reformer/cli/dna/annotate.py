@@ -37,7 +37,8 @@ def train(
         bool,
         typer.Option(
             "--relatives",
-            help="Let the model read what the annotation of the other genomes says; for related species.",
+            help="Let the model read what the annotation of the other genomes says, in place of the bases "
+            "themselves (annotation.kmer=3 for both); for related species.",
         ),
     ] = False,
     start_from: StartFrom = None,
@@ -58,7 +59,7 @@ def train(
     named = {"data.train": ("--genome", genome), "annotation.train": ("--genes", genes)}
     path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
     if relatives:
-        given.append("annotation.relatives=true")
+        given = ["annotation.relatives=true", "annotation.kmer=0", *given]
     loaded = load_annotation_recipe(path, given)
     if train_run(loaded, resume=resume, task=AnnotationTask(loaded)).interrupted:
         raise typer.Exit(130)

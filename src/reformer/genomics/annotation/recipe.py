@@ -27,7 +27,8 @@ class AnnotationSection(LabelFiles):
         rna_types: types of transcripts that are RNA genes.
         features: classes of the user's: types of features by the name of the class.
         by_strand: which of these have one class on each strand.
-        kmer: bases that a token of the model stands for.
+        kmer: bases that a token of the model stands for; 0 for none, so that the model reads open reading
+            frames and relatives alone and the sequence speaks through the statistics of its codons.
         orf_lengths: lengths of open reading frames that tokens tell apart, see `BaseEncoding`.
         starts: start codons of these.
         stops: stop codons of these.
@@ -40,7 +41,7 @@ class AnnotationSection(LabelFiles):
     rna_types: list[str] = list(RNA_TYPES)
     features: dict[str, list[str]] = {}
     by_strand: list[str] = []
-    kmer: Annotated[int, Field(ge=1, le=8)] = 3
+    kmer: Annotated[int, Field(ge=0, le=8)] = 3
     orf_lengths: list[Annotated[int, Field(ge=6)]] = list(ORF_LENGTHS)
     starts: list[Codon] = ["ATG"]
     stops: list[Codon] = ["TAA", "TAG", "TGA"]
