@@ -226,6 +226,8 @@ def test_an_equivariant_model_is_so_with_tracks_that_change_places(
     values = recipe_values(tmp_path)
     values["model"]["rc_equivariant"] = True
     values["training"]["lengths"] = [{"length": 256, "steps": 3}]
+    for section in ("data", "tracks"):
+        values[section]["eval"] = {"train": values[section]["eval"]["other"]}  # a name like any other
     assert run_command("dna", "tracks", "train", str(write_recipe(tmp_path, values))).code == 0
     predictor = TrackPredictor.load(tmp_path / "run")
     tokens = np.array(open_corpus([tmp_path / "y.fa"]).window(0, 500))
@@ -233,6 +235,8 @@ def test_an_equivariant_model_is_so_with_tracks_that_change_places(
         predictor.predict(strand, both_strands=False) for strand in (tokens, reverse_complement(tokens))
     )
     np.testing.assert_allclose(forward, backward[::-1, ::-1], rtol=1e-6)
+    files = json.loads((tmp_path / "run" / "data.json").read_text())["eval.train"]["files"]
+    assert [Path(one["path"]).parent.name for one in files[1:]] == ["y", "y"]
     assert np.abs(forward - backward[::-1]).max() > 1e-3
 
 

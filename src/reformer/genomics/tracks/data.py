@@ -37,7 +37,7 @@ class TrackData(RunData):
         train: what it is trained on.
         held_out: what it is evaluated on, by name.
         levels: of each track.
-        numbers: for each array, "train" and the names of the held-out ones, uint8 ``[tracks, tokens]``: the
+        numbers: for each array, "train" and "eval.NAME" of the held-out ones, uint8 ``[tracks, tokens]``: the
             level of each token of its files, by the token's place there.
         files: the bigWig files, likewise.
     """
@@ -54,8 +54,8 @@ class TrackData(RunData):
             UserError: for whatever is wrong with a file, and a track without different values.
         """
         data, section, of = RunData.open(recipe), recipe.tracks, recipe.data
-        files = {"train": section.train, **section.eval}
-        sequences = {"train": of.train, **of.eval}
+        files = {"train": section.train} | {f"eval.{name}": paths for name, paths in section.eval.items()}
+        sequences = {"train": of.train} | {f"eval.{name}": paths for name, paths in of.eval.items()}
         numbers: dict[str, Numbers] = {}
         levels: tuple[Levels, ...] = ()
         for name, paths in files.items():
@@ -69,8 +69,7 @@ class TrackData(RunData):
                     levels = _levels(tracks, recipe.other_strand, section.levels, advance)
                 for track, of_track, row in zip(tracks, levels, numbers[name], strict=True):
                     track.write_numbers(of_track, row, advance)
-        if HELD_OUT in data.held_out and HELD_OUT not in numbers:
-            numbers[HELD_OUT] = numbers["train"]  # they are regions of the same files
+        numbers.setdefault(f"eval.{HELD_OUT}", numbers["train"])  # regions of the same files
         named = {name: tuple(map(Path, paths)) for name, paths in files.items()}
         return cls(data.train, data.held_out, levels, numbers, named)
 
@@ -78,7 +77,7 @@ class TrackData(RunData):
         """What the data were, bigWig included, for `data.json`."""
         sources = super().sources()
         for name, paths in self.files.items():
-            sources[name if name == "train" else f"eval.{name}"]["files"] += map(file_facts, paths)
+            sources[name]["files"] += map(file_facts, paths)
         return sources
 
 

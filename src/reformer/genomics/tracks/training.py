@@ -160,7 +160,7 @@ class TrackTrainer(ReformerTrainer):
         was_training = self._model.training
         self._model.eval()
         try:
-            return self._measure(self._data.held_out[name], self._data.numbers[name])
+            return self._measure(self._data.held_out[name], self._data.numbers[f"eval.{name}"])
         finally:
             self._model.train(was_training)
 
