@@ -5,6 +5,20 @@ from typing import Annotated
 
 import typer
 
+from reformer.cli.dna.options import (
+    OVERLAP,
+    WINDOW,
+    Device,
+    GenomeFile,
+    Model,
+    NewFolder,
+    OneStrand,
+    Overlap,
+    ShownRegion,
+    TrainingGenomes,
+    Window,
+    windows,
+)
 from reformer.cli.dna.overrides import (
     Overrides,
     RecipeFile,
@@ -13,7 +27,6 @@ from reformer.cli.dna.overrides import (
     StartFrom,
     recipe_and_overrides,
 )
-from reformer.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Say what each base of a genome is, and where its genes are.")
 
@@ -22,10 +35,7 @@ app = typer.Typer(no_args_is_help=True, help="Say what each base of a genome is,
 def train(
     recipe: RecipeFile = None,
     overrides: Overrides = None,
-    genome: Annotated[
-        list[Path] | None,
-        typer.Option(help="FASTA or GenBank to train on; may be repeated.", show_default=False),
-    ] = None,
+    genome: TrainingGenomes = None,
     genes: Annotated[
         list[Path] | None,
         typer.Option(
@@ -67,43 +77,29 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
-    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA or GenBank, plain or gzip.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    model: Model,
+    genome: GenomeFile,
+    out: NewFolder,
     genes: Annotated[
         Path | None,
         typer.Option(help="The true annotation, to score the predicted one.", show_default=False),
     ] = None,
-    region: Annotated[
-        str | None, typer.Option(help="What the report shows, NAME:FIRST-LAST.", show_default=False)
-    ] = None,
-    window: Annotated[
-        int,
-        typer.Option(help="Longest record, in bases, that is read in one pass: about 4 GB for a million."),
-    ] = 3 << 19,
-    overlap: Annotated[
-        int, typer.Option(help="Bases at the inner ends of a window that its neighbours have.")
-    ] = 1 << 14,
-    one_strand: Annotated[
-        bool, typer.Option("--one-strand", help="Read the sequence only, not its reverse complement too.")
-    ] = False,
+    region: ShownRegion = None,
+    window: Window = WINDOW,
+    overlap: Overlap = OVERLAP,
+    one_strand: OneStrand = False,
     closed_ends: Annotated[
         bool, typer.Option("--closed-ends", help="Call no genes that an end of a record cuts off.")
     ] = False,
     no_tracks: Annotated[bool, typer.Option("--no-tracks", help="Write no bigWig files.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Annotate a genome: genes.gff3, a bigWig per class, report.html; with --genes, scores.json.
 
     Records are read whole, one after the other; one that is longer than the window, in windows that overlap.
     """
     from reformer.genomics.annotation.command import Options, annotate
-    from reformer.genomics.windows import Windows
 
-    try:
-        windows = Windows(window, overlap)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    options = Options(windows, not one_strand, not closed_ends, not no_tracks, region, genes)
+    options = Options(windows(window, overlap), not one_strand, not closed_ends, not no_tracks, region, genes)
     for line in annotate(model, genome, out, options, device):
         print(line)

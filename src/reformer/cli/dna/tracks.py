@@ -5,6 +5,20 @@ from typing import Annotated, Literal
 
 import typer
 
+from reformer.cli.dna.options import (
+    OVERLAP,
+    WINDOW,
+    Device,
+    GenomeFile,
+    Model,
+    NewFolder,
+    OneStrand,
+    Overlap,
+    ShownRegion,
+    TrainingGenomes,
+    Window,
+    windows,
+)
 from reformer.cli.dna.overrides import (
     Overrides,
     RecipeFile,
@@ -13,7 +27,6 @@ from reformer.cli.dna.overrides import (
     StartFrom,
     recipe_and_overrides,
 )
-from reformer.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="Say what an experiment would measure along a genome.")
 
@@ -22,10 +35,7 @@ app = typer.Typer(no_args_is_help=True, help="Say what an experiment would measu
 def train(
     recipe: RecipeFile = None,
     overrides: Overrides = None,
-    genome: Annotated[
-        list[Path] | None,
-        typer.Option(help="FASTA or GenBank to train on; may be repeated.", show_default=False),
-    ] = None,
+    genome: TrainingGenomes = None,
     track: Annotated[
         list[Path] | None,
         typer.Option(help="bigWig of its sequences, a track each; may be repeated.", show_default=False),
@@ -59,9 +69,9 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model, checkpoint or run folder.")],
-    genome: Annotated[Path, typer.Argument(metavar="GENOME", help="FASTA or GenBank, plain or gzip.")],
-    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    model: Model,
+    genome: GenomeFile,
+    out: NewFolder,
     measured: Annotated[
         list[Path] | None,
         typer.Option(
@@ -73,20 +83,11 @@ def predict(
         Literal["zero", "missing"],
         typer.Option(help="What a base is that --measured has no value of."),
     ] = "zero",
-    region: Annotated[
-        str | None, typer.Option(help="What the report shows, NAME:FIRST-LAST.", show_default=False)
-    ] = None,
-    window: Annotated[
-        int,
-        typer.Option(help="Longest record, in bases, that is read in one pass: about 4 GB for a million."),
-    ] = 3 << 19,
-    overlap: Annotated[
-        int, typer.Option(help="Bases at the inner ends of a window that its neighbours have.")
-    ] = 1 << 14,
-    one_strand: Annotated[
-        bool, typer.Option("--one-strand", help="Read the sequence only, not its reverse complement too.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    region: ShownRegion = None,
+    window: Window = WINDOW,
+    overlap: Overlap = OVERLAP,
+    one_strand: OneStrand = False,
+    device: Device = "auto",
 ) -> None:
     """Predict tracks along a genome: a bigWig each, report.html; with --measured, scores.json.
 
@@ -94,12 +95,7 @@ def predict(
     """
     from reformer.genomics.tracks.command import Options
     from reformer.genomics.tracks.command import predict as predict_tracks
-    from reformer.genomics.windows import Windows
 
-    try:
-        windows = Windows(window, overlap)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    options = Options(windows, not one_strand, region, tuple(measured or ()), no_value)
+    options = Options(windows(window, overlap), not one_strand, region, tuple(measured or ()), no_value)
     for line in predict_tracks(model, genome, out, options, device):
         print(line)
