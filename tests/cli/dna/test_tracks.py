@@ -185,6 +185,29 @@ def test_bases_of_a_track_model_are_embedded(
     assert parquet.read_table(out).num_rows == len(LENGTHS)
 
 
+def test_variants_are_scored_by_tracks(run_command: RunCommand, tracks_run: Path, tmp_path: Path) -> None:
+    import pysam
+
+    letters = (tracks_run / "y.fa").read_text().split("\n")[1]
+    sites = [(1000 + letters[1000:].index(base), base, other) for base, other in ("CT", "TC", "AT", "GA")]
+    lines = [f"a\t{at + 1}\t.\t{ref}\t{alt}\t.\t.\t." for at, ref, alt in sorted(sites)]
+    header = "##fileformat=VCFv4.2\n##contig=<ID=a>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (tmp_path / "v.vcf").write_text(header + "\n".join(lines) + "\n")
+    command = ("dna", "score", str(tracks_run / "run"), str(tmp_path / "v.vcf"), str(tracks_run / "y.fa"))
+    outcome = run_command(*command, str(tmp_path / "out.vcf.gz"))
+    assert outcome.code == 0, outcome.err
+    with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as file:
+        scored = {
+            record.ref + record.alts[0]: [
+                record.info[f"REFORMER_TRACK_{name}"][0] for name in ("plus", "minus")
+            ]
+            for record in file
+        }
+    assert scored["CT"][0] < -0.001 < scored["TC"][0]
+    assert scored["GA"][1] < -0.001
+    assert abs(scored["AT"][0]) < scored["TC"][0] / 2
+
+
 def test_a_run_resumes_with_the_same_losses(tracks_run: Path, tmp_path: Path) -> None:
     from reformer.genomics.tracks.recipe import load_tracks_recipe
     from reformer.genomics.tracks.training import TracksTask, TrackTrainer

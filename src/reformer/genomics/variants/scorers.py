@@ -1,4 +1,4 @@
-"""What scores the variants of a genome: a language model on both strands, or a model of genes."""
+"""What scores the variants of a genome: a language model on both strands, or a model of genes or tracks."""
 
 from __future__ import annotations
 
@@ -102,18 +102,22 @@ def load_first_order_scorer(path: Path, device: str, window: int, reach: int) ->
 
 
 def load_scorer(path: Path, device: str, window: int, reach: int) -> Scorer:
-    """Loads what the folder has: a language model, or a model of `reformer dna annotate train`.
+    """Loads what the folder has: a language model, or one of `dna annotate train` or `dna tracks train`.
 
     Raises:
         UserError: for a missing, damaged or foreign file, and a device that is not there.
     """
     from reformer.genomics.annotation.annotator import SETTINGS_FILE, Annotator
+    from reformer.genomics.tracks import predictor
     from reformer.genomics.variants.gene_scorer import GeneScorer
+    from reformer.genomics.variants.track_scorer import TrackScorer
     from reformer.training.model_folder import find_model_folder, load_language_model
 
     folder = find_model_folder(path)
     if (folder / SETTINGS_FILE).exists():
         return GeneScorer(Annotator.load(folder, device), window, owner=folder)
+    if (folder / predictor.SETTINGS_FILE).exists():
+        return TrackScorer(predictor.TrackPredictor.load(folder, device), window)
     model, tokenizer = load_language_model(folder, device)
     lower_case = model_lower_case(tokenizer, path)
     return LanguageScorer(likelihood_of(model, tokenizer, window, reach), lower_case)
