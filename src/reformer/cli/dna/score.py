@@ -31,21 +31,21 @@ def score(
 ) -> None:
     """Score variants: what each changes in what the model says of the genome.
 
-    Writes OUT, a copy of VARIANTS with the score of each ALT in INFO, and its tabix index (a .csi
-    where a sequence is longer than 2^29 bases); its header says which model and options made it. The
-    sequences compared begin at the same base and are equally long.
+    Writes OUT, a copy of VARIANTS with the score of each ALT in INFO, and its tabix index (a .csi where a
+    sequence is longer than 2^29 bases); its header says which model and options made it. The sequences
+    compared begin at the same base and are equally long.
 
-    In nats, a language model: REFORMER_LLR, how much likelier it finds the genome with the change, mean
-    of both strands, negative where the change is unlikely. A causal model has read half a window or more
-    before the variant, and --reach bases from it on count. A masked model sees half a window on either side,
-    and the changed bases, masked, count.
+    A language model: REFORMER_LLR, how much likelier it finds the genome with the change than without, mean
+    of both strands, in nats, negative where the change is unlikely. A causal model has read half a window or
+    more before the variant, and --reach bases from it on count. A masked model sees half a window on either
+    side, and the changed bases, masked, count.
 
-    In nats too, a model of `dna annotate train`: REFORMER_GENE_LLR, how much better the window reads as genes with the
-    change than without, negative where the change breaks a gene. A third of the window or more lies on either
-    side of the variant.
+    A model of `dna annotate train`: REFORMER_GENE_LLR, how much better the window reads as genes with the
+    change than without, in nats, negative where the change breaks a gene. A third of the window or more lies
+    on either side of the variant.
 
-    A model of `dna tracks train`: REFORMER_TRACK_NAME of each track, how much more is predicted with the change
-    than without over 250 bases on either side, as the mean of asinh(value / mean).
+    A model of `dna tracks train`: REFORMER_TRACK_NAME of each track, how much more it predicts with the
+    change than without, over 250 bases on either side, as the mean of asinh(value / mean).
     """
     from reformer.genomics.genome import Genome
     from reformer.genomics.provenance import provenance
