@@ -8,8 +8,8 @@ file is given. Every fifth contig by length is held out. `reformer` is trained o
 `pyrodigal` is trained on the letters of the same contigs, and `pyrodigal-meta` uses the profiles that come
 with it. What counts are whole genes: those of the truth that have a start codon, a stop codon and one piece,
 and calls that neither end of a contig cuts off. Calls whose middle lies in a pseudogene, or in a gene that
-is not whole, count neither way. Rows of other contenders and seeds that
-FOLDER/bacteria.json has stay in it; "summary" is over the seeds of all rows.
+is not whole, count neither way. Rows of other contenders and seeds that FOLDER/bacteria.json has stay in it;
+"summary" is over the seeds of all rows.
 """
 
 import argparse

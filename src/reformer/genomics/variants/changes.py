@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from reformer.genomics.coordinates import reverse_complement
 
@@ -47,3 +49,38 @@ class Change:
     def on_other_strand(self, length: int) -> Change:
         """The same change counted on the reverse complement of a sequence of `length` bases."""
         return Change(length - self.end, length - self.start, reverse_complement(self.inserted))
+
+
+def windows_around(
+    changes: Sequence[Change], window: int, length: int
+) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Windows of a sequence to compare with what each change makes of them.
+
+    A change lies in the middle third of its window, but for the ends of the sequence, and windows begin at
+    multiples of a third, so that nearby changes share what a model says of the sequence as it is. The window
+    with the change and that without begin at the same base and are equally long. An insertion behind the last
+    base of the sequence has none.
+
+    Args:
+        changes: in any order.
+        window: bases, at least 2.
+        length: of the sequence.
+
+    Yields:
+        The first base of windows, from left to right, and of each change in them its number and their end.
+    """
+    step = max(1, window // 3)
+
+    def first_of(number: int) -> int:
+        return max(0, (changes[number].start // step - 1) * step)
+
+    order = sorted(range(len(changes)), key=lambda number: changes[number].start)
+    for first, group in groupby(order, key=first_of):
+        found = []
+        for number in group:
+            change = changes[number]
+            growth = len(change.inserted) - (change.end - change.start)
+            end = min(first + window, length, length + growth)
+            if change.start < end:
+                found.append((number, end))
+        yield first, found

@@ -9,7 +9,6 @@ change costs no more than a rarer codon does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from reformer.genomics.annotation.relatives import BroughtOver
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.genome import Genome
 from reformer.genomics.strands import StrandedSequence, TokenIds, changed_ids
-from reformer.genomics.variants.changes import Change
+from reformer.genomics.variants.changes import Change, windows_around
 from reformer.genomics.variants.likelihood import Nats
 from reformer.genomics.variants.vcf import InfoField
 
@@ -30,9 +29,7 @@ _DECIMALS = 6  # what is less is the rounding of sums over the window
 class GeneScorer:
     """Of an annotation model, which reads both strands at once; see `Scorer`.
 
-    The change lies in the middle third of the window, but for the ends of a sequence, and windows begin at
-    multiples of a third, so that nearby changes share what the model says of the sequence as it is. Both
-    windows begin at the same base and are equally long. Genes may go on beyond their ends.
+    Windows are those of `windows_around`. Genes may go on beyond their ends.
 
     Args:
         annotator: the model.
@@ -62,14 +59,9 @@ class GeneScorer:
         sequence = StrandedSequence(genome, name, "+", "fold")
         brought_over = self._ask_relatives(sequence, name)
         scores = np.full((1, len(changes)), np.nan)
-        order = sorted(range(len(changes)), key=lambda i: changes[i].start)
-        for first, group in groupby(order, key=lambda i: self._first(changes[i])):
+        for first, inside in windows_around(changes, self._window, len(sequence)):
             unchanged: dict[int, float] = {}
-            for i in group:
-                growth = len(changes[i].inserted) - (changes[i].end - changes[i].start)
-                end = min(first + self._window, len(sequence), len(sequence) + growth)
-                if changes[i].start >= end:  # an insertion behind the last base
-                    continue
+            for i, end in inside:
                 here = there = None
                 if brought_over is not None:
                     here, there = brought_over[first:end], _changed(brought_over, changes[i], first, end)
@@ -86,10 +78,6 @@ class GeneScorer:
             (found,) = relatives.bring_over([sequence.ids(0, len(sequence))])
             self._brought_over = name, found
         return self._brought_over[1]
-
-    def _first(self, change: Change) -> int:
-        step = max(1, self._window // 3)
-        return max(0, (change.start // step - 1) * step)
 
     def _score(self, ids: TokenIds, brought_over: BroughtOver | None) -> float:
         """Nats by which the best reading as genes is likelier than no gene."""

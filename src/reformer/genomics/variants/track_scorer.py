@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from reformer.genomics.genome import Genome
 from reformer.genomics.strands import StrandedSequence, changed_ids
 from reformer.genomics.tracks.predictor import TrackPredictor
-from reformer.genomics.variants.changes import Change
+from reformer.genomics.variants.changes import Change, windows_around
 from reformer.genomics.variants.likelihood import Nats
 from reformer.genomics.variants.vcf import InfoField
 
@@ -26,10 +25,8 @@ class TrackScorer:
     """Of a model of tracks, on both strands; see `Scorer`.
 
     A score is the mean of asinh(value / mean) over the changed bases and 250 on either side, of the changed
-    sequence minus that of the genome's: near 0 a difference of values, far from it of their logarithms. The
-    change lies in the middle third of the window, but for the ends of a sequence, and windows begin at
-    multiples of a third, so that nearby changes share what the model says of the sequence as it is. Both
-    windows begin at the same base and are equally long.
+    sequence minus that of the genome's: near 0 a difference of values, far from it of their logarithms.
+    Windows are those of `windows_around`.
 
     Args:
         predictor: the model.
@@ -54,15 +51,10 @@ class TrackScorer:
         """See `Scorer`."""
         sequence = StrandedSequence(genome, name, "+", self._predictor.settings.lower_case)
         scores = np.full((len(self.fields), len(changes)), np.nan)
-        order = sorted(range(len(changes)), key=lambda i: changes[i].start)
-        for first, group in groupby(order, key=lambda i: self._first(changes[i])):
+        for first, inside in windows_around(changes, self._window, len(sequence)):
             unchanged: dict[int, npt.NDArray[np.float64]] = {}
-            for i in group:
+            for i, end in inside:
                 change = changes[i]
-                growth = len(change.inserted) - (change.end - change.start)
-                end = min(first + self._window, len(sequence), len(sequence) + growth)
-                if change.start >= end:  # an insertion behind the last base
-                    continue
                 if end not in unchanged:
                     unchanged[end] = self._spread(sequence.ids(first, end))
                 changed = self._spread(changed_ids(sequence, change, first, end))
@@ -71,10 +63,6 @@ class TrackScorer:
                 there = changed[left : change.start + len(change.inserted) + AROUND - first]
                 scores[:, i] = there.mean(axis=0) - here.mean(axis=0)
         return np.round(scores, _DECIMALS) + 0.0  # never -0
-
-    def _first(self, change: Change) -> int:
-        step = max(1, self._window // 3)
-        return max(0, (change.start // step - 1) * step)
 
     def _spread(self, ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """asinh(value / mean) of what is predicted, ``[bases, tracks]``."""
