@@ -10,7 +10,7 @@ from reformer.training.atomic import write_text_atomically
 from reformer.training.report_charts import charts
 from reformer.training.report_data import Run, read_run
 from reformer.training.report_format import format_bytes, format_count, format_duration
-from reformer.training.report_plots import finite
+from reformer.training.report_plots import finite, has_matplotlib
 
 _NO_PLOTS = "Tables stand in for the plots, which need matplotlib: pip install 'reformer-torch[report]'"
 
@@ -34,7 +34,7 @@ def write_report(run_dir: Path, sections: str = "") -> Path:
             `metrics.jsonl` that was cut short is only noted), or if the report cannot be written.
     """
     run = read_run(run_dir)
-    with_plots = _has_matplotlib()
+    with_plots = has_matplotlib()
     notes = run.notes if with_plots else [*run.notes, _NO_PLOTS]
     body = "".join(
         [
@@ -54,14 +54,6 @@ def write_report(run_dir: Path, sections: str = "") -> Path:
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     return path
-
-
-def _has_matplotlib() -> bool:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _headline(run: Run) -> str:

@@ -58,6 +58,15 @@ _RC: dict[Any, Any] = {
 }
 
 
+def has_matplotlib() -> bool:
+    """Whether there can be plots."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def loss_curve(steps: Sequence[TrainingStep], evaluations: dict[str, list[Evaluation]]) -> Plot:
     """Draw the training loss, raw and smoothed, the held-out losses, and the changes of sequence length."""
     points = finite((step.step, step.loss) for step in steps)

@@ -17,7 +17,7 @@ from reformer.training import report_page as page
 from reformer.training.atomic import write_text_atomically
 from reformer.training.report_format import format_count
 from reformer.training.report_page import LegendEntry
-from reformer.training.report_plots import STAND_IN, Plot, svg
+from reformer.training.report_plots import STAND_IN, Plot, has_matplotlib, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,9 +104,7 @@ def write_annotation_report(path: Path, found: Found) -> str | None:
 
 
 def _try_plot(found: Found) -> Plot | None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
+    if not has_matplotlib():
         return None
     assert found.region is not None
     return track_plot(found.scheme, found.region, found.called, found.true)

@@ -14,7 +14,7 @@ from reformer.training import report_page as page
 from reformer.training.atomic import write_text_atomically
 from reformer.training.report_format import format_count
 from reformer.training.report_page import LegendEntry
-from reformer.training.report_plots import STAND_IN, Plot, svg
+from reformer.training.report_plots import STAND_IN, Plot, has_matplotlib, svg
 from reformer.training.run_data import TEST
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run_sections(results: dict[str, tuple[Classified, Classified]]) -> str:
 
 def _scored_sections(scored: Classified, raw: Classified) -> str:
     parts = []
-    if _can_plot():
+    if has_matplotlib():
         if isinstance(scored, OneLabel):
             caption = "Share of the sequences of a true class (row) by predicted class (column)."
             parts.append(page.section("Confusion", page.figure(*confusion_plot(scored), caption)))
@@ -158,14 +158,6 @@ def reliability_plot(scored: Classified, raw: Classified) -> Plot:
 
     legend = [LegendEntry(label, colour) for label, _, colour, _ in lines]
     return svg("reliability", "Found over expected", draw, (5.2, 3.6)), legend
-
-
-def _can_plot() -> bool:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _scores_table(scored: Classified) -> str:

@@ -14,7 +14,7 @@ from reformer.training import report_page as page
 from reformer.training.atomic import write_text_atomically
 from reformer.training.report_format import format_count
 from reformer.training.report_page import LegendEntry
-from reformer.training.report_plots import STAND_IN, Plot, svg
+from reformer.training.report_plots import STAND_IN, Plot, has_matplotlib, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ class Found:
 
 def write_tracks_report(path: Path, found: Found) -> str | None:
     """Writes the page, whole or not at all; what it says where it lacks its plots, for want of matplotlib."""
-    note = None if _has_matplotlib() else _NO_PLOT
+    note = None if has_matplotlib() else _NO_PLOT
     parts = [page.paragraph(note, "note")] if note else []
     parts.append(page.section("Summary", page.headline(found.facts)))
     if found.scores:
@@ -69,14 +69,6 @@ def write_tracks_report(path: Path, found: Found) -> str | None:
         parts.append(page.section(name, page.figure(*plot, caption)))
     write_text_atomically(path, page.page(found.title, "".join(parts)))
     return note
-
-
-def _has_matplotlib() -> bool:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _plot(
