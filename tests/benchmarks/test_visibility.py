@@ -63,7 +63,7 @@ def test_seen_means_that_the_layer_gives_it_weight(name: str) -> None:
     layer = attention_layer(scheme.window)
     if len(scheme.levels) == 1:
         layer.num_buckets = scheme.levels[0].factors
-    weights = layer.attend(trial.x, trial.x / 8, torch.eye(NUM_KEYS)[None, None], trial.seed, None)[0, 0]
+    weights = layer.attend([trial.x, trial.x / 8, torch.eye(NUM_KEYS)[None, None]], trial.seed, None)[0, 0]
     attended = weights[torch.arange(NUM_KEYS), trial.match] > 0
     assert torch.equal(trial.seen[trial.is_query], attended[trial.is_query])
     assert 0.3 < trial.seen[trial.is_query].float().mean() < 1

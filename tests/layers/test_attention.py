@@ -86,7 +86,7 @@ def test_lsh_attention_by_level_equals_a_loop_over_queries() -> None:
     T, window = 90, 8
     q, v = (torch.randn(1, 2, T, D, dtype=torch.float64, generator=_generator(i)) for i in range(2))
     k = q * (q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() / math.sqrt(D)
-    found = layer.attend(q, k, v, None, None)
+    found = layer.attend([q, k, v], None, None)
 
     levels = layer.levels(T)
     assert len(levels) == 5
@@ -162,9 +162,9 @@ class TestRotations:
         layer = lsh_attention_layer(_shape(), chunk_length=8).double()
         q = torch.randn(1, 2, 200, D, dtype=torch.float64, generator=_generator(0))
         k = q * (q.square().mean(-1, keepdim=True) + 1e-6).rsqrt() / math.sqrt(D)
-        whole = layer.attend(q, k, q, None, None)
+        whole = layer.attend([q, k, q], None, None)
         for length in (1, 15, 16, 17, 63, 64, 65, 130):
-            part = layer.attend(q[:, :, :length], k[:, :, :length], q[:, :, :length], None, None)
+            part = layer.attend([x[:, :, :length] for x in (q, k, q)], None, None)
             torch.testing.assert_close(part, whole[:, :, :length], rtol=1e-9, atol=1e-12)
 
     def test_numbers_of_buckets_follow_the_real_tokens(self) -> None:
@@ -209,7 +209,7 @@ class TestWeights:
         assert weights.shape == (2, 2, 70, 70)
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 70, dtype=torch.float64))
         assert (weights >= 0).all()
-        mixed = (weights @ attention._heads(*attention.project_in(x, None))[2]).transpose(1, 2).flatten(2)
+        mixed = (weights @ attention.heads(attention.project_in(x, None))[2]).transpose(1, 2).flatten(2)
         torch.testing.assert_close(attention.output(mixed), attention(x, None), rtol=1e-9, atol=1e-11)
 
     def test_are_zero_where_nothing_may_be_seen(self, index: int, causal: bool) -> None:
@@ -228,7 +228,7 @@ class TestWeights:
         attention = _attention(kind)
         x = _input(40)
         mixed = (
-            (attention.weights(x, 5) @ attention._heads(*attention.project_in(x, None))[2])
+            (attention.weights(x, 5) @ attention.heads(attention.project_in(x, None))[2])
             .transpose(1, 2)
             .flatten(2)
         )

@@ -128,7 +128,7 @@ def _seeds_of_branches(stack: ReversibleStack) -> list[int | None]:
     seeds: list[int | None] = []
     for layer in stack.layers:
         attend = layer.attention.attend
-        layer.attention.attend = lambda *args, attend=attend: (seeds.append(args[3]), attend(*args))[1]
+        layer.attention.attend = lambda *args, attend=attend: (seeds.append(args[1]), attend(*args))[1]
         project_out = layer.attention.project_out
         layer.attention.project_out = lambda *args, f=project_out: (seeds.append(args[1]), f(*args))[1]
         layer.feed_forward.register_forward_pre_hook(lambda _, inputs: seeds.append(inputs[1]))

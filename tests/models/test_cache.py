@@ -29,6 +29,7 @@ def _random_model(rng: random.Random, seed: int, **fixed: Any) -> ReformerForCau
         "num_buckets": rng.choice([None, None, None, 8, [4, 6]]),
         "max_num_buckets": rng.choice([1, 4, 16, 16384]),
         "lsh_num_chunks_before": rng.choice([0, 1, 2]),
+        "lsh_induction_length": rng.choice([0, 0, 1, 5]),
         "local_num_chunks_before": rng.choice([0, 1, 2]),
         "position_embedding_type": rng.choice(["rotary", "axial", "learned", "none"]),
         "axial_pos_shape": [32, 20],
@@ -74,8 +75,23 @@ def _largest_difference(
 def test_decoding_is_the_parallel_forward(first: int, last: int) -> None:
     for number in range(first, last):
         rng = random.Random(number)
-        model = _random_model(rng, number)
+        model = _random_model(rng, number, lsh_induction_length=0)
         difference, same = _largest_difference(model, rng)
+        assert difference < 1e-4, (number, model.config)
+        assert same, (number, model.config)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(0, 6), pytest.param(6, 200, marks=pytest.mark.slow)], ids=["6", "194"]
+)
+def test_decoding_with_induction_is_the_parallel_forward(first: int, last: int) -> None:
+    """In float64: the sharp scores of new contexts, and which bucket they fall in, show rounding."""
+    for number in range(first, last):
+        rng = random.Random(number)
+        model = _random_model(
+            rng, number, attn_layers=["lsh", "local", "lsh"], lsh_induction_length=1 + number % 7
+        )
+        difference, same = _largest_difference(model.double(), rng)
         assert difference < 1e-4, (number, model.config)
         assert same, (number, model.config)
 
@@ -133,7 +149,14 @@ def test_padding_may_come_between_the_pieces() -> None:
         assert cache.lengths == mask.sum(1).tolist()
 
 
-@pytest.mark.parametrize("options", [{"max_num_buckets": 4}, {"num_buckets": 8, "num_hashes": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_num_buckets": 4},
+        {"num_buckets": 8, "num_hashes": 3},
+        {"num_buckets": 8, "lsh_induction_length": 5},
+    ],
+)
 def test_memory_is_bounded(options: dict[str, Any]) -> None:
     """The store of keys is used again, and what is in it stays right."""
     model = build(
@@ -154,8 +177,9 @@ def test_memory_is_bounded(options: dict[str, Any]) -> None:
     assert entries <= num_rings + max(256, num_rings // 8)
 
 
-def test_rows_are_selected_and_repeated() -> None:
-    model = build(ReformerForCausalLM, residual="float32").double()
+@pytest.mark.parametrize("induction_length", [0, 4])
+def test_rows_are_selected_and_repeated(induction_length: int) -> None:
+    model = build(ReformerForCausalLM, residual="float32", lsh_induction_length=induction_length).double()
     ids, more = tokens(3, 50), tokens(6, 30, seed=2)
     with torch.no_grad():
         for prompt in (50, 3):
@@ -175,9 +199,10 @@ def test_rows_are_selected_and_repeated() -> None:
             assert (cache.batch_size, cache.num_bytes, cache.get_seq_length()) == (-1, 0, 0)
 
 
+@pytest.mark.parametrize("induction_length", [0, 4])
 @torch.no_grad()
-def test_a_fork_goes_on_by_itself() -> None:
-    model = build(ReformerForCausalLM)
+def test_a_fork_goes_on_by_itself(induction_length: int) -> None:
+    model = build(ReformerForCausalLM, lsh_induction_length=induction_length).double()
     ids, more = tokens(2, 40), tokens(4, 30, seed=2)
     cache = ReformerCache(model.reformer.encoder)
     model(ids, past_key_values=cache)

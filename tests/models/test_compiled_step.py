@@ -18,6 +18,7 @@ CASES: dict[str, dict[str, Any]] = {
     "one level": {"num_buckets": [4, 6], "num_hashes": 2, "lsh_attn_chunk_length": 4},
     "several factors": {"num_buckets": [34, 4, 2], "lsh_num_chunks_before": 2, "lsh_attn_chunk_length": 4},
     "only itself": {"num_buckets": 32, "lsh_num_chunks_before": 0, "local_num_chunks_before": 0},
+    "induction": {"num_hashes": 2, "lsh_attn_chunk_length": 8, "lsh_induction_length": 5},
     "heads of 8": {"attention_head_size": 8, "num_attention_heads": 3, "position_embedding_type": "rotary"},
     "heads of 136": {"attention_head_size": 136, "num_attention_heads": 1},
 }
@@ -33,7 +34,8 @@ def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("case", CASES)
 def test_gives_the_same_and_leaves_the_same(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of different lengths, and so in different levels."""
+    """Rows of different lengths, and so in different levels; induction's scores are large, and its errors."""
+    tolerance = 1e-3 if case == "induction" else 1e-4
     model = build(ReformerForCausalLM, attn_layers=["local", "lsh", "lsh"], **CASES[case])
     ids, mask = tokens(3, 60, seed=1), torch.ones(3, 60).long()
     mask[1, :37], mask[2, :59] = 0, 0
@@ -44,12 +46,12 @@ def test_gives_the_same_and_leaves_the_same(case: str, monkeypatch: pytest.Monke
     assert {"window_step", "bucket_step"} == set(calls)
     monkeypatch.setattr(cpu_decoding, "runs_on", lambda q: False)
     calls.clear()
-    torch.testing.assert_close(found, _decode(model, in_torch, 200), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, _decode(model, in_torch, 200), rtol=0, atol=tolerance)
     assert not calls
     for one, other in zip(compiled.layers, in_torch.layers, strict=True):
         assert one.numbers == other.numbers
         for name, x in one.state.items():
-            torch.testing.assert_close(x, other.state[name], rtol=0, atol=1e-4)
+            torch.testing.assert_close(x, other.state[name], rtol=0, atol=tolerance)
 
 
 def test_threads_change_nothing() -> None:

@@ -14,6 +14,9 @@ from tests.models.small_models import config
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"lsh_induction_length": -1}, "lsh_induction_length must not be negative, got -1"),
+        ({"lsh_induction_length": 4, "is_decoder": False}, "lsh_induction_length needs a decoder"),
+        ({"lsh_induction_length": 4, "is_decoder": True, "lsh_window": "chunk"}, "needs a decoder"),
         ({"lsh_window": "buckets"}, "lsh_window must be one of bucket, chunk, got 'buckets'"),
         ({"position_embedding_type": "absolute"}, "position_embedding_type must be one of axial, rotary"),
         ({"residual": "bfloat16"}, "residual must be one of int32, float32"),

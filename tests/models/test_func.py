@@ -31,6 +31,14 @@ def test_grad(layers: list[str], window: str, residual: str) -> None:
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_grad_of_induction() -> None:
+    model, x = build(ReformerForCausalLM, attn_layers=["lsh"], lsh_induction_length=5), tokens(2, 30)
+    model(x, labels=x).loss.backward()
+    found = grad(lambda p: functional_call(model, p, (x,), {"labels": x}).loss)(_parameters(model))
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_vjp_of_the_embeddings() -> None:
     model, x = build(ReformerForCausalLM), tokens(1, 20)
     embeds = model.get_input_embeddings()(x).detach()

@@ -22,22 +22,29 @@ def _loss_of(outputs: Any) -> Tensor:
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
-@pytest.mark.parametrize("cls", HEADS)
-def test_reversible_and_stored_gradients_are_identical(cls: Any, autocast: bool, training: bool) -> None:
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [*((cls, {}) for cls in HEADS), (ReformerForCausalLM, {"lsh_induction_length": 5})],
+    ids=[*(cls.__name__ for cls in HEADS), "induction"],
+)
+def test_reversible_and_stored_gradients_are_identical(
+    cls: Any, options: dict[str, int], autocast: bool, training: bool
+) -> None:
     x = tokens(2, 70)
     mask = torch.ones_like(x)
     mask[1, :25] = 0
     found = []
     for reversible in (True, False):
-        model = build(cls, reversible=reversible, chunk_size_feed_forward=33, **DROPOUT).train(training)
-        model.reformer.encoder.layers[1].requires_grad_(False)
+        options = {"chunk_size_feed_forward": 33, **options}
+        model = build(cls, reversible=reversible, **options, **DROPOUT).train(training)
+        model.reformer.encoder.layers[0].requires_grad_(False)
         torch.manual_seed(3)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             outputs = model(x, mask)
         _loss_of(outputs).backward()
         found.append(gradients(model))
     assert_identical(*found)
-    assert not any(name.startswith("reformer.encoder.layers.1.") for name in found[0])
+    assert not any(name.startswith("reformer.encoder.layers.0.") for name in found[0])
     assert all(gradient.any() for gradient in found[0].values())
 
 

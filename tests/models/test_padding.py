@@ -65,11 +65,12 @@ def test_logits(cls: Any, window: str, num_buckets: int | None, positions: str) 
         torch.testing.assert_close(one[0][mask[1] == 1], alone[1], **EXACT)
 
 
+@pytest.mark.parametrize("induction_length", [0, 5])
 @pytest.mark.parametrize("side", SIDES)
 @torch.no_grad()
-def test_in_float32(side: str) -> None:
+def test_in_float32(side: str, induction_length: int) -> None:
     """Streams are rounded to 2^-20, so that an error of 1e-6 a layer may come in."""
-    model = build(ReformerForCausalLM)
+    model = build(ReformerForCausalLM, lsh_induction_length=induction_length)
     rows = _rows()
     ids, mask = _padded(rows, side)
     together = model(ids, mask).logits

@@ -29,6 +29,7 @@ def _random_models(
                 "local_attn_chunk_length": rng.choice([4, 8, 16]),
                 "num_hashes": rng.choice([1, 2, 3]),
                 "lsh_num_chunks_before": rng.choice([1, 2]),
+                "lsh_induction_length": rng.choice([0, 0, 1, 6]),
                 "local_num_chunks_before": rng.choice([0, 1, 2]),
                 "position_embedding_type": rng.choice(["rotary", "axial", "learned", "none"]),
                 "hash_seed": rng.randrange(1000),
@@ -86,7 +87,7 @@ def test_with_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_chunk_window_does_look_ahead() -> None:
     """What the tests above would see if the bucket window did: rotations are fixed in evaluation."""
-    models = _random_models(6, seed=3, lsh_window="chunk", num_buckets=8)
+    models = _random_models(6, seed=3, lsh_window="chunk", num_buckets=8, lsh_induction_length=0)
     assert sum(_edits_that_show_before(model, rng, 4) for model, rng in models) > 12
 
 

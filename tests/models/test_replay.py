@@ -52,8 +52,9 @@ def decode(model: ReformerForCausalLM, cache: ReformerCache, ids: Tensor) -> Ten
         {"num_hashes": 3, "lsh_attn_chunk_length": 8, "position_embedding_type": "rotary"},
         {"num_buckets": [4, 6], "num_hashes": 2, "lsh_attn_chunk_length": 4},
         {"max_num_buckets": 4, "lsh_attn_chunk_length": 4},
+        {"max_num_buckets": 4, "lsh_attn_chunk_length": 4, "lsh_induction_length": 5},
     ],
-    ids=["levels", "factors", "last level"],
+    ids=["levels", "factors", "last level", "induction"],
 )
 def test_replayed_steps_are_those_that_are_not(num_rows: int, options: dict[str, Any]) -> None:
     """Rows of different lengths, over levels, hashing for later levels, and making room."""

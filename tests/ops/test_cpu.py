@@ -239,14 +239,24 @@ def test_output_and_gradients_have_the_layout_of_the_inputs(heads_inside: bool) 
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=str)
+@pytest.mark.parametrize("own", [True, False], ids=["own buckets", "buckets of keys"])
 @pytest.mark.parametrize("correct_duplicates", [False, True])
 @pytest.mark.parametrize(("B", "H", "num_pad"), [(2, 2, ()), (2, 2, (0, 30)), (1, 1, ())])
 def test_levels_equal_the_reference(
-    B: int, H: int, num_pad: tuple[int, ...], correct_duplicates: bool, dtype: torch.dtype, tolerance: float
+    B: int,
+    H: int,
+    num_pad: tuple[int, ...],
+    correct_duplicates: bool,
+    own: bool,
+    dtype: torch.dtype,
+    tolerance: float,
 ) -> None:
     g = torch.Generator().manual_seed(0)
     q, k, v, grad = (torch.randn(B, H, 150, 24, generator=g, dtype=torch.float64).to(dtype) for _ in range(4))
-    buckets = [torch.randint(i + 1, (B, H, 3, end), generator=g) for i, end in enumerate((16, 32, 64, 150))]
+    buckets, others = (
+        [torch.randint(i + 1, (B, H, 3, end), generator=g) for i, end in enumerate((16, 32, 64, 150))]
+        for _ in range(2)
+    )
     mask = torch.arange(150) < 150 - torch.tensor(num_pad)[:, None] if num_pad else None
     results = []
     for as_dtype, backend in ((torch.float64, "reference"), (dtype, "cpu")):
@@ -254,7 +264,9 @@ def test_levels_equal_the_reference(
         out = lsh_attention_by_level(
             *leaves,
             buckets,
+            None if own else others,
             chunk_length=16,
+            penalize_self=own,
             key_padding_mask=mask,
             correct_duplicates=correct_duplicates,
             dropout=0.2,

@@ -91,8 +91,9 @@ def test_growing_resolution_is_that_of_the_layer() -> None:
 @pytest.mark.parametrize("correct_duplicates", [False, True])
 @pytest.mark.parametrize("heads_inside", [False, True])
 @pytest.mark.parametrize("ends", [(70,), (1, 2, 70), (30, 64, 70, 200), (128, 131)], ids=str)
+@pytest.mark.parametrize("own", [True, False], ids=["own buckets", "buckets of keys"])
 def test_equals_one_op_a_level(
-    ends: tuple[int, ...], heads_inside: bool, correct_duplicates: bool, dropout: float
+    own: bool, ends: tuple[int, ...], heads_inside: bool, correct_duplicates: bool, dropout: float
 ) -> None:
     """Output and gradients, of the tiled path and of the reference."""
     T = ends[-1]
@@ -100,6 +101,7 @@ def test_equals_one_op_a_level(
     if heads_inside:
         q, k, v, grad_out = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, grad_out))
     buckets = random_levels(ends)
+    of_keys = buckets if own else random_levels(ends, seed=1)
     mask = padded_at_the_end(T, T // 3, 0)
     leaves = [x.requires_grad_() for x in (q, k, v)]
     options: dict[str, Any] = {
@@ -115,18 +117,22 @@ def test_equals_one_op_a_level(
                 k[:, :, :end],
                 v[:, :, :end],
                 level[..., start:],
-                level,
+                k_level,
                 key_padding_mask=mask[:, :end],
                 backend="reference",
                 **options,
             )
-            for level, (start, end) in zip(buckets, itertools.pairwise((0, *ends)), strict=True)
+            for level, k_level, (start, end) in zip(
+                buckets, of_keys, itertools.pairwise((0, *ends)), strict=True
+            )
         ],
         dim=2,
     )
     expected = [one_op_a_level, *torch.autograd.grad(one_op_a_level, leaves, grad_out)]
     for backend in BACKENDS:
-        out = lsh_attention_by_level(q, k, v, buckets, key_padding_mask=mask, backend=backend, **options)
+        out = lsh_attention_by_level(
+            q, k, v, buckets, of_keys, key_padding_mask=mask, backend=backend, **options
+        )
         actual = [out, *torch.autograd.grad(out, leaves, grad_out)]
         for a, e in zip(actual, expected, strict=True):
             assert (a - e).abs().max() < 1e-10

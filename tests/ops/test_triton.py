@@ -191,10 +191,14 @@ def test_output_and_gradients_have_the_layout_of_the_inputs(heads_inside: bool) 
 
 
 @pytest.mark.parametrize(("num_pad", "correct_duplicates"), [((), False), ((0, 20), False), ((), True)])
-def test_levels_equal_the_reference(num_pad: tuple[int, ...], correct_duplicates: bool) -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["own buckets", "buckets of keys"])
+def test_levels_equal_the_reference(num_pad: tuple[int, ...], correct_duplicates: bool, own: bool) -> None:
     g = torch.Generator().manual_seed(0)
     q, k, v, grad = (torch.randn(2, 1, 41, 24, generator=g, dtype=torch.float64) for _ in range(4))
-    buckets = [torch.randint(i + 1, (2, 1, 2, end), generator=g) for i, end in enumerate((8, 16, 41))]
+    buckets, others = (
+        [torch.randint(i + 1, (2, 1, 2, end), generator=g) for i, end in enumerate((8, 16, 41))]
+        for _ in range(2)
+    )
     mask = torch.arange(41) < 41 - torch.tensor(num_pad)[:, None] if num_pad else None
     results = []
     for dtype, backend in (
@@ -206,7 +210,9 @@ def test_levels_equal_the_reference(num_pad: tuple[int, ...], correct_duplicates
         out = lsh_attention_by_level(
             *leaves,
             buckets,
+            None if own else others,
             chunk_length=8,
+            penalize_self=own,
             key_padding_mask=mask,
             correct_duplicates=correct_duplicates,
             dropout=0.2,

@@ -51,23 +51,21 @@ class Attention(nn.Module):
             seed: of rotations and dropout in training; None in evaluation.
             key_padding_mask: bool `[B, T]`, True where a real token is; real tokens come first.
         """
-        q, k, v = self.project_in(x, seed)
-        mixed = self.attend(q, k, v, seed, key_padding_mask)
+        mixed = self.attend(self.project_in(x, seed), seed, key_padding_mask)
         return self.project_out(mixed, None if seed is None else derive(seed, 3))
 
-    def project_in(self, x: Tensor, seed: int | None, *known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[..., H * D]` of `[..., d]`; draws nothing.
+    def project_in(self, x: Tensor, seed: int | None, *known: Tensor) -> tuple[Tensor, ...]:
+        """What the kind projects, `[..., H * D]` each, of `[..., d]`; draws nothing.
 
         Only their place in a graph is made where they are `known`.
         """
         return self.self_attention.project(self.layer_norm(x), *known)
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+        self, projections: Sequence[Tensor], seed: int | None, key_padding_mask: Tensor | None
     ) -> Tensor:
-        """Mix the values of tokens: `[B, T, H * D]` to the same."""
-        q, k, v = self._heads(q, k, v)
-        mixed = self.self_attention.attend(q, k, v, seed, key_padding_mask)
+        """Mix the values of tokens: `[B, T, H * D]` each to the same."""
+        mixed = self.self_attention.attend(self.heads(projections), seed, key_padding_mask)
         return mixed.transpose(1, 2).flatten(2)
 
     def project_out(self, mixed: Tensor, seed: int | None) -> Tensor:
@@ -88,11 +86,11 @@ class Attention(nn.Module):
                 "output_attentions=True makes [B, H, T, T] tensors: T must be at most "
                 f"{MAX_ATTENTIONS_LENGTH}, got {T}"
             )
-        q, k, _ = self._heads(*self.project_in(x, seed))
-        values = torch.eye(T, dtype=q.dtype, device=q.device).expand(B, q.shape[1], T, T)
-        return self.self_attention.attend(q, k, values, seed, key_padding_mask)
+        *others, v = self.heads(self.project_in(x, seed))
+        values = torch.eye(T, dtype=v.dtype, device=v.device).expand(B, v.shape[1], T, T)
+        return self.self_attention.attend([*others, values], seed, key_padding_mask)
 
-    def _heads(self, *projections: Tensor) -> list[Tensor]:
+    def heads(self, projections: Sequence[Tensor]) -> list[Tensor]:
         """`[B, T, H * D]` as views `[B, H, T, D]`."""
         return [p.unflatten(-1, (self.self_attention.num_heads, -1)).transpose(1, 2) for p in projections]
 
@@ -150,16 +148,17 @@ class SelfAttention(nn.Module):
         return {} if seed is None else {"dropout": self.shape.dropout, "dropout_seed": derive(seed, 1)}
 
     @abstractmethod
-    def project(
-        self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values `[..., H * D]` of `[..., d]`, given if known; `q . k` is the score."""
+    def project(self, x: Tensor, *known: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values `[..., H * D]` of `[..., d]`, all given if known; `q . k` is the score."""
 
     @abstractmethod
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+        self, projections: Sequence[Tensor], seed: int | None, key_padding_mask: Tensor | None
     ) -> Tensor:
-        """Attention `[B, H, T, Dv]` of `[B, H, T, D]`; see `Attention.forward`."""
+        """Attention `[B, H, T, Dv]` of what was projected, `[B, H, T, D]` each, and values last.
+
+        See `Attention.forward`.
+        """
 
 
 class _SeparateProjections(SelfAttention):
@@ -170,9 +169,8 @@ class _SeparateProjections(SelfAttention):
         self.query, self.key, self.value = self._linear(), self._linear(), self._linear()
 
     @override
-    def project(
-        self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, *known: Tensor) -> tuple[Tensor, ...]:
+        q, k, v = known or (None, None, None)
         scale = math.sqrt(self.head_size)
         q = linear(self.query, x, q)
         k = linear(self.key, x, None if k is None else k * scale) / scale
@@ -198,8 +196,9 @@ class LocalSelfAttention(_SeparateProjections):
 
     @override
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+        self, projections: Sequence[Tensor], seed: int | None, key_padding_mask: Tensor | None
     ) -> Tensor:
+        q, k, v = projections
         q, k = self._rotate(q, k)
         circle = self._num_chunks(q.shape[2])
         if circle is not None and (not self.shape.causal or circle <= self.num_chunks_before):
@@ -240,8 +239,9 @@ class FullSelfAttention(_SeparateProjections):
 
     @override
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+        self, projections: Sequence[Tensor], seed: int | None, key_padding_mask: Tensor | None
     ) -> Tensor:
+        q, k, v = projections
         q, k = self._rotate(q, k)
         causal = self.shape.causal
         if seed is not None and self.shape.dropout:
@@ -280,6 +280,8 @@ class LSHSelfAttention(SelfAttention):
         hash_seed: of the rotations in evaluation.
     """
 
+    penalize_self = True
+
     def __init__(
         self,
         shape: AttentionShape,
@@ -304,17 +306,17 @@ class LSHSelfAttention(SelfAttention):
         self.hash_seed = hash_seed
 
     @override
-    def project(
-        self, x: Tensor, q: Tensor | None = None, k: Tensor | None = None, v: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, *known: Tensor) -> tuple[Tensor, ...]:
+        q, _, v = known or (None, None, None)
         q = linear(self.query_key, x, q)
         k = shared_keys(q.unflatten(-1, (self.num_heads, self.head_size))).flatten(-2)
         return q, k, linear(self.value, x, v)
 
     @override
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, key_padding_mask: Tensor | None
+        self, projections: Sequence[Tensor], seed: int | None, key_padding_mask: Tensor | None
     ) -> Tensor:
+        q, k, v = projections
         if self.shape.causal and self.window == "bucket" and self.num_buckets is None:
             buckets = [
                 self._hash(q[:, :, :end], factors(num_buckets, self.head_size), level, seed, None)
@@ -326,27 +328,35 @@ class LSHSelfAttention(SelfAttention):
                 k,
                 v,
                 buckets,
+                self.key_buckets(buckets),
                 chunk_length=self.chunk_length,
                 num_chunks_before=self.num_chunks_before,
+                penalize_self=self.penalize_self,
                 key_padding_mask=key_padding_mask,
                 **self._dropout(seed),  # type: ignore[arg-type]
             )
-        bucket_ids = self._buckets(q, seed, key_padding_mask)
+        buckets = [self._buckets(q, seed, key_padding_mask)]
         q, k = self._rotate(q, k)
         return lsh_attention(
             q,
             k,
             v,
-            bucket_ids,
+            *buckets,
+            *self.key_buckets(buckets),
             chunk_length=self.chunk_length,
             num_chunks_before=self.num_chunks_before,
             num_chunks_after=self.num_chunks_after,
             window=self.window,  # type: ignore[arg-type]
             num_chunks=self._num_chunks(q.shape[2]),
             causal=self.shape.causal,
+            penalize_self=self.penalize_self,
             key_padding_mask=key_padding_mask,
             **self._dropout(seed),  # type: ignore[arg-type]
         )
+
+    def key_buckets(self, buckets: list[Tensor]) -> list[Tensor]:
+        """Buckets `[B, H, R, T]` of keys from those of queries, in each level."""
+        return buckets
 
     def levels(self, length: int) -> list[tuple[int, int]]:
         """End position and number of buckets of each level of an input of `length` tokens."""

@@ -11,6 +11,8 @@ with their buckets in every level to come, and the rings of a level are filled w
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -56,9 +58,16 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             self._make_room()
 
     @override
-    def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
-        read = self._read_compiled if cpu_decoding.runs_on(q) else self._read_one
-        return read(q, k, v, token)
+    def step(self, projections: Sequence[Tensor], token: NextToken) -> Tensor:
+        q, k, v = projections
+        return self._step(q, k, v, None, token)
+
+    def _step(self, q: Tensor, k: Tensor, v: Tensor, placed: Tensor | None, token: NextToken) -> Tensor:
+        """Read one token; what its key's buckets are found by is `placed`, like q, or None for q itself."""
+        if cpu_decoding.runs_on(q):
+            theta = self.kind.shape.rope_theta
+            return self._read_compiled(replace(token.compiled(q, k, v, theta), placed=placed))
+        return self._read_one(q, k, v, placed, token)
 
     @override
     def after_step(self, lengths: list[int]) -> None:
@@ -72,16 +81,17 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     def tensors(self) -> list[Tensor]:
         return [*self.state.values(), self._cursor, self._entry_offset, self._ring_offset]
 
-    def _read_compiled(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
+    def _read_compiled(self, token: cpu_decoding.Token) -> Tensor:
         """What `_read_one` does."""
-        compiled, state = token.compiled(q, k, v, self.kind.shape.rope_theta), self.state
+        state = self.state
         kv, ring, count, born, free = (state[name] for name in ("kv", "ring", "count", "born", "free"))
         if "pending" in state:
-            state["pending"][:, :, self.numbers["pending"]] = q
+            placed = token.q if token.placed is None else token.placed
+            state["pending"][:, :, self.numbers["pending"]] = placed
 
         def read(rows: slice, level: int) -> Tensor:
             return cpu_decoding.bucket_step(
-                compiled.of(rows),
+                token.of(rows),
                 kv[rows],
                 ring[rows],
                 count[rows],
@@ -97,37 +107,44 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             return read(slice(None), self._levels[0])
         return torch.cat([read(slice(b, b + 1), level) for b, level in enumerate(self._levels)])
 
-    def _read_one(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
-        """Put a token `[B, H, D]` into the rings and attend to those of its bucket."""
+    def _read_one(self, q: Tensor, k: Tensor, v: Tensor, placed: Tensor | None, token: NextToken) -> Tensor:
+        """Put the key of a token `[B, H, D]` into the rings, and attend to those of the query's bucket."""
         (B, H, D), R, W = q.shape, self.kind.num_hashes, self.width
         next_free, clock, pending = self._cursor.split(1)
         if "pending" in self.state:
-            self.state["pending"].index_copy_(2, pending, q[:, :, None])
+            self.state["pending"].index_copy_(2, pending, (q if placed is None else placed)[:, :, None])
         slot = self.state["free"].index_select(2, next_free).view(-1)
-        ids = self._hash_one(q)
+        of_query = (self._hash_one(q).reshape(B * H, R) + self._ring_offset).view(-1)
+        bucket = of_query
+        if placed is not None:
+            bucket = (self._hash_one(placed).reshape(B * H, R) + self._ring_offset).view(-1)
         q, k = token.rotate(q, k, self.kind.shape.rope_theta)
         kv, ring, count = self.state["kv"], self.state["ring"], self.state["count"].view(-1)
         entry = slot + self._entry_offset
         kv.view(-1, 2 * D).index_copy_(0, entry, torch.cat([k, v], dim=-1).view(B * H, 2 * D))
         self.state["born"].view(-1).index_copy_(0, entry, clock.int().expand(B * H))
-        bucket = (ids.reshape(B * H, R) + self._ring_offset).view(-1)
         members = count.index_select(0, bucket)
         ring.view(-1).index_copy_(0, bucket * W + members % W, slot.repeat_interleave(R))
         count.index_copy_(0, bucket, members + 1)
-        seen = ring.view(-1, W).index_select(0, bucket).view(B * H, R * W)
+        seen = ring.view(-1, W).index_select(0, of_query).view(B * H, R * W)
         self._cursor.add_(1)
-        return self._attend_one(q.view(B * H, D), seen, slot).view(B, H, D)
+        own = slot if placed is None else None
+        return self._attend_one(q.reshape(B * H, D), seen, own).view(B, H, D)
 
-    def _attend_one(self, q: Tensor, seen: Tensor, own: Tensor) -> Tensor:
+    def _attend_one(self, q: Tensor, seen: Tensor, own: Tensor | None) -> Tensor:
         """Attention `[B * H, D]` of a query a row over entries `[B * H, R * W]`, one of them its `own`."""
         dtype, D = torch.promote_types(q.dtype, torch.float32), q.shape[-1]
         entries = (seen.clamp(min=0) + self._entry_offset[:, None]).view(-1)
         kv = self.state["kv"].view(-1, 2 * D).index_select(0, entries).view(*seen.shape, 2 * D).to(dtype)
-        # Added to the score of the token itself: beside others it vanishes, and alone it has all the weight.
         bias = torch.zeros(seen.shape, dtype=dtype, device=q.device)
-        bias.masked_fill_(seen == own[:, None], SELF_SCORE).masked_fill_(seen == _NONE, -torch.inf)
+        if own is not None:
+            # Beside other scores the token's own vanishes, and alone it has all the weight.
+            bias.masked_fill_(seen == own[:, None], SELF_SCORE)
+        is_empty = seen == _NONE
+        bias.masked_fill_(is_empty, torch.finfo(dtype).min)
         scores = torch.baddbmm(bias[:, None], q.to(dtype)[:, None], kv[..., :D].mT)
-        return torch.bmm(scores.softmax(-1), kv[..., D:]).squeeze(1).to(q.dtype)
+        weights = scores.softmax(-1).masked_fill(is_empty[:, None], 0)  # all are where nothing is seen
+        return torch.bmm(weights, kv[..., D:]).squeeze(1).to(q.dtype)
 
     def _hash_one(self, q: Tensor) -> Tensor:
         """Buckets int64 `[B, H, R]` of one query `[B, H, D]` a head, each row in its own level."""
@@ -186,27 +203,52 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     # Reading many tokens.
 
     @override
-    def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
+    def extend(self, projections: Sequence[Tensor], mask: Tensor | None, lengths: list[int]) -> Tensor:
+        q, k, v = projections
+        return self._extend(projections, q, k, v, None, mask, lengths)
+
+    def _extend(
+        self,
+        projections: Sequence[Tensor],
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        placed: Tensor | None,
+        mask: Tensor | None,
+        lengths: list[int],
+    ) -> Tensor:
+        """Read new tokens; what the keys' buckets are found by is `placed`, or None for q itself."""
         kind, S = self.kind, q.shape[2]
         new_lengths = [n + S for n in lengths]
         if mask is not None:
             new_lengths = [n + m for n, m in zip(lengths, mask.sum(1).tolist(), strict=True)]
         first = min(kind.level_of(n) for n in (lengths if self.state else new_lengths))
-        ids = {level: self._hash_many(q, level, mask) for level in range(first, kind.last_level + 1)}
+        levels = range(first, kind.last_level + 1)
+        ids = {level: self._hash_many(q if placed is None else placed, level, mask) for level in levels}
         if not self.state:
-            mixed = kind.attend(q, k, v, None, mask)
+            mixed = kind.attend(projections, None, mask)
             self._fill(self._rotated(k, lengths), v, ids, new_lengths)
             return mixed
+        of_queries = ids
+        if placed is not None:
+            of_queries = {level: self._hash_many(q, level, mask) for level in levels}
         old_k, old_v, old_ids = self._unfilled()
         ids = {level: torch.cat([old_ids[level], new], dim=-1) for level, new in ids.items()}
         k = torch.cat([old_k, self._rotated(k, lengths)], dim=2)
         v = torch.cat([old_v, v], dim=2)
-        mixed = self._attend_many(self._rotated(q, lengths), k, v, ids, mask, lengths)
+        mixed = self._attend_many(self._rotated(q, lengths), k, v, of_queries, ids, mask, lengths)
         self._fill(k, v, ids, new_lengths)
         return mixed
 
     def _attend_many(
-        self, q: Tensor, k: Tensor, v: Tensor, ids: dict[int, Tensor], mask: Tensor | None, lengths: list[int]
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        of_queries: dict[int, Tensor],
+        of_keys: dict[int, Tensor],
+        mask: Tensor | None,
+        lengths: list[int],
     ) -> Tensor:
         """Attention `[B, H, S, D]` of the last S tokens, level by level, rows of one length together."""
         kind, S = self.kind, q.shape[2]
@@ -223,15 +265,15 @@ class BucketCache(LayerCache[LSHSelfAttention]):
                 padding = None
                 if mask is not None:
                     padding = torch.nn.functional.pad(mask[rows, :stop], (old, 0), value=True)
-                buckets = ids[level][rows][..., : old + stop]
                 mixed[rows, :, start:stop] = lsh_attention(
                     q[rows, :, start:stop],
                     k[rows, :, : old + stop],
                     v[rows, :, : old + stop],
-                    buckets[..., old + start :],
-                    buckets,
+                    of_queries[level][rows][..., start:stop],
+                    of_keys[level][rows][..., : old + stop],
                     chunk_length=kind.chunk_length,
                     num_chunks_before=kind.num_chunks_before,
+                    penalize_self=kind.penalize_self,
                     key_padding_mask=padding,
                 )
                 start = stop

@@ -10,6 +10,8 @@ could make it so but reading everything again (`use_cache=False`).
 All keys are kept, and a step costs as much as attention over all of them: for long texts use window "bucket".
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -23,7 +25,8 @@ class ChunkCache(LayerCache[LSHSelfAttention]):
     """All keys, values `kv` `[B, H, T, 2D]` and buckets `ids` `[B, H, R, T]`, in the order of positions."""
 
     @override
-    def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
+    def extend(self, projections: Sequence[Tensor], mask: Tensor | None, lengths: list[int]) -> Tensor:
+        q, k, v = projections
         kind, (B, _, S, D) = self.kind, q.shape
         real = torch.ones(B, S, dtype=torch.bool, device=q.device) if mask is None else mask
         new = torch.cat([self._rotated(k, lengths), v], dim=-1)
@@ -36,7 +39,7 @@ class ChunkCache(LayerCache[LSHSelfAttention]):
                 "ids": kind._buckets(q, None, mask),
                 "real": real,
             }
-            return kind.attend(q, k, v, None, mask)
+            return kind.attend(projections, None, mask)
         kv = torch.cat([self.state["kv"], new], dim=2)
         ids = torch.cat([self.state["ids"], self._hash(q, mask)], dim=3)
         real = torch.cat([self.state["real"], real], dim=1)
@@ -55,8 +58,8 @@ class ChunkCache(LayerCache[LSHSelfAttention]):
         )[:, :, -S:]
 
     @override
-    def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
-        return self.extend(q[:, :, None], k[:, :, None], v[:, :, None], None, token.lengths).squeeze(2)
+    def step(self, projections: Sequence[Tensor], token: NextToken) -> Tensor:
+        return self.extend([p[:, :, None] for p in projections], None, token.lengths).squeeze(2)
 
     def _hash(self, q: Tensor, mask: Tensor | None) -> Tensor:
         """Buckets `[B, H, R, S]` with as many buckets as at the beginning."""

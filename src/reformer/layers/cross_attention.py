@@ -1,6 +1,7 @@
 """Attention of one sequence over another, such as a decoder's over its encoder's output."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,8 @@ class CrossAttention(nn.Module):
             seed: of the dropout, or None for none.
             memory_mask: bool `[B, S]`, True where a real token is.
         """
-        mixed = self.attend(*self.project_in(x, None), *self.project_memory(memory, None), seed, memory_mask)
+        projections = *self.project_in(x, None), *self.project_memory(memory, None)
+        mixed = self.attend(projections, seed, memory_mask)
         return self.project_out(mixed, seed)
 
     def project_in(self, x: Tensor, seed: int | None, q: Tensor | None = None) -> tuple[Tensor]:
@@ -70,8 +72,9 @@ class CrossAttention(nn.Module):
         memory = memory.view_as(memory)  # no leaf, which autocast would take for a parameter
         return linear(self.key, memory, k), linear(self.value, memory, v)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, seed: int | None, memory_mask: Tensor | None) -> Tensor:
+    def attend(self, projections: Sequence[Tensor], seed: int | None, memory_mask: Tensor | None) -> Tensor:
         """Mix the values of the memory: queries `[B, T, H * D]` to the same; draws nothing."""
+        q, k, v = projections
         # Rows that read the same memory are so many more queries of it.
         together = q.reshape(len(k), -1, q.shape[-1])
         mask = None if memory_mask is None else memory_mask[:, None, None, :]

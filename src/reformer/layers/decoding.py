@@ -5,7 +5,7 @@ a position counts the tokens of its own row.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Generic, TypeVar
 
@@ -100,13 +100,11 @@ class LayerCache(ABC, Generic[Kind]):
         self.numbers: dict[str, int] = {}
 
     @abstractmethod
-    def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
+    def extend(self, projections: Sequence[Tensor], mask: Tensor | None, lengths: list[int]) -> Tensor:
         """Read S new tokens at once.
 
         Args:
-            q: queries `[B, H, S, D]`, as `SelfAttention.project` gives them.
-            k: keys.
-            v: values.
+            projections: `[B, H, S, D]` each, as `SelfAttention.project` gives them.
             mask: bool `[B, S]`, True where a real token is; real tokens come first.
             lengths: tokens that each row had read before.
 
@@ -118,7 +116,7 @@ class LayerCache(ABC, Generic[Kind]):
         """What the next token asks for now and then, such as more memory."""
 
     @abstractmethod
-    def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
+    def step(self, projections: Sequence[Tensor], token: NextToken) -> Tensor:
         """Read one token of each row: `[B, H, D]` each; see `extend`."""
 
     def after_step(self, lengths: list[int]) -> None:
@@ -155,7 +153,8 @@ class WindowCache(LayerCache[LocalSelfAttention]):
     can_replay = True
 
     @override
-    def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
+    def extend(self, projections: Sequence[Tensor], mask: Tensor | None, lengths: list[int]) -> Tensor:
+        q, k, v = projections
         kind, (B, _, S, D) = self.kind, q.shape
         C, device = kind.chunk_length, q.device
         size = (kind.num_chunks_before + 1) * C
@@ -188,7 +187,8 @@ class WindowCache(LayerCache[LocalSelfAttention]):
         return mixed
 
     @override
-    def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
+    def step(self, projections: Sequence[Tensor], token: NextToken) -> Tensor:
+        q, k, v = projections
         kind, kv = self.kind, self.state["kv"]
         theta, D = kind.shape.rope_theta, q.shape[-1]
         if cpu_decoding.runs_on(q):
@@ -212,7 +212,8 @@ class FullCache(LayerCache[FullSelfAttention]):
     """All keys and values, in the order in which they came; it grows with every token."""
 
     @override
-    def extend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: list[int]) -> Tensor:
+    def extend(self, projections: Sequence[Tensor], mask: Tensor | None, lengths: list[int]) -> Tensor:
+        q, k, v = projections
         (B, _, S, D), device = q.shape, q.device
         q, k = self._rotated(q, lengths), self._rotated(k, lengths)
         old = self.numbers.get("columns", 0)
@@ -234,7 +235,8 @@ class FullCache(LayerCache[FullSelfAttention]):
         return mixed
 
     @override
-    def step(self, q: Tensor, k: Tensor, v: Tensor, token: NextToken) -> Tensor:
+    def step(self, projections: Sequence[Tensor], token: NextToken) -> Tensor:
+        q, k, v = projections
         column, theta, D = self.numbers["columns"], self.kind.shape.rope_theta, q.shape[-1]
         if column == self.state["kv"].shape[2]:
             self.state = {

@@ -154,7 +154,7 @@ class AttentionHalfStep(HalfStep):
         projections = [
             p for method, read in self._reads(x, memory) for p in self._chunked(method, read, None)
         ]
-        mixed = self.branch.attend(*projections, self.seed, self._mask)  # type: ignore[operator]
+        mixed = self.branch.attend(projections, self.seed, self._mask)  # type: ignore[operator]
         return self._chunked("project_out", mixed, self._out_seed)[0]
 
     def weights(self, x: Tensor, memory: Tensor | None) -> list[Tensor]:
@@ -165,7 +165,7 @@ class AttentionHalfStep(HalfStep):
     def add(self, source: Source, target: Source, memory: Source | None) -> Tensor:
         """See `HalfStep`."""
         projections = [p for read in self._reads(source, memory) for p in self._project(*read)]
-        mixed = self.branch.attend(*projections, self.seed, self._mask)  # type: ignore[operator]
+        mixed = self.branch.attend(projections, self.seed, self._mask)  # type: ignore[operator]
         del projections
         return self._add_rows("project_out", lambda rows: rows, mixed, target, self._out_seed)
 
@@ -173,7 +173,7 @@ class AttentionHalfStep(HalfStep):
         reads = self._reads(source, memory)
         projections = [self._project(*read) for read in reads]
         inputs = [p.requires_grad_() for of_read in projections for p in of_read]
-        mixed = self._call("attend", *inputs, self.seed, self._mask)
+        mixed = self._call("attend", inputs, self.seed, self._mask)
         grad_mixed = new_empty(mixed.detach(), mixed.shape)
         for rows, of_target, grad, of_grad, seed in self._chunks(
             self._out_seed, mixed, target.data, grad_mixed, target.grad

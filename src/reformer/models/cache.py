@@ -13,6 +13,7 @@ from reformer.layers.attention import FullSelfAttention, LocalSelfAttention, LSH
 from reformer.layers.bucket_cache import BucketCache
 from reformer.layers.chunk_cache import ChunkCache
 from reformer.layers.decoding import FullCache, LayerCache, WindowCache
+from reformer.layers.induction import InductionCache, InductionSelfAttention
 from reformer.models.replay import Replay
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class ReformerCache(Cache):
 
 
 def _layer_cache(kind: SelfAttention) -> LayerCache[Any]:
+    if isinstance(kind, InductionSelfAttention):
+        return InductionCache(kind)
     if isinstance(kind, LSHSelfAttention):
         return BucketCache(kind) if kind.window == "bucket" else ChunkCache(kind)
     if isinstance(kind, LocalSelfAttention):

@@ -32,6 +32,8 @@ class ReformerConfig(transformers.ReformerConfig):
             tokens) or "chunk" (the paper's; transformers' checkpoints).
         lsh_num_chunks_after: by default 0, as in transformers; an encoder with window "bucket", whose
             ranks would else never show it a later token, looks forward as far as back.
+        lsh_induction_length: for a decoder with lsh_window "bucket": LSH attention finds what followed the
+            like of so many last tokens, see `reformer.layers.induction`; 0 for what the paper does.
         position_embedding_type: "axial", "rotary", "learned" or "none"; by default what
             `axial_pos_embds` says, axial or learned.
         rope_theta: base of rotary positions.
@@ -66,6 +68,7 @@ class ReformerConfig(transformers.ReformerConfig):
     lsh_num_chunks_after: int | None = None
     lsh_attention_probs_dropout_prob: float | int = 0.0
     lsh_window: str = "bucket"
+    lsh_induction_length: int = 0
     position_embedding_type: str | None = None
     rope_theta: float | int = 10000.0
     residual: str = "int32"
@@ -171,6 +174,10 @@ class ReformerConfig(transformers.ReformerConfig):
             raise ValueError(
                 "a decoder (is_decoder=True) cannot look forward: lsh_num_chunks_after must be 0"
             )
+        if self.lsh_induction_length < 0:
+            raise ValueError(f"lsh_induction_length must not be negative, got {self.lsh_induction_length}")
+        if self.lsh_induction_length and not (self.is_decoder and self.lsh_window == "bucket"):
+            raise ValueError('lsh_induction_length needs a decoder (is_decoder=True) and lsh_window="bucket"')
         self._check_buckets()
         if self.position_embedding_type == "axial" and not len(self.axial_pos_shape) == 2 == len(
             self.axial_pos_embds_dim

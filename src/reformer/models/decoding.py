@@ -91,9 +91,9 @@ def _read_many(
         source, target = streams[1 - number % 2], streams[number % 2].flatten(0, 1)
         mixed = None
         if isinstance(branch, Attention):
-            q, k, v = branch._heads(*_projected(stack, branch.project_in, source, read))
-            mixed = layer_cache.extend(q, k, v, mask, cache.lengths).transpose(1, 2).flatten(2)
-            del q, k, v
+            projections = branch.heads(_projected(stack, branch.project_in, source, read))
+            mixed = layer_cache.extend(projections, mask, cache.lengths).transpose(1, 2).flatten(2)
+            del projections
         elif isinstance(branch, CrossAttention):
             (q,) = _projected(stack, branch.project_in, source, read)
             mixed = _attend_to_memory(branch, index, q, cache, memory)
@@ -132,7 +132,7 @@ def _attend_to_memory(
     assert memory is not None
     if index not in cache.memory:
         cache.memory[index] = branch.project_memory(memory.states, None)
-    return branch.attend(q, *cache.memory[index], None, memory.mask)
+    return branch.attend([q, *cache.memory[index]], None, memory.mask)
 
 
 def _read_one(stack: ReversibleStack, x: Tensor, cache: ReformerCache, memory: Memory | None) -> Tensor:
@@ -182,8 +182,8 @@ def _step(
         source = streams[1 - number % 2].to(wide).to(dtype)
         if isinstance(branch, Attention):
             H = branch.self_attention.num_heads
-            q, k, v = (p.view(B, H, -1) for p in branch.project_in(source, None))
-            update = branch.project_out(layer_cache.step(q, k, v, token).flatten(1), None)
+            projections = [p.view(B, H, -1) for p in branch.project_in(source, None)]
+            update = branch.project_out(layer_cache.step(projections, token).flatten(1), None)
         elif isinstance(branch, CrossAttention):
             (q,) = branch.project_in(source[:, None], None)
             update = branch.project_out(_attend_to_memory(branch, index, q, cache, memory)[:, 0], None)

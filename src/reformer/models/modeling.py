@@ -8,6 +8,7 @@ nothing.
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,9 +33,11 @@ from reformer.layers.attention import (
     LSHSelfAttention,
     SelfAttention,
 )
+from reformer.layers.causal_convolution import CausalConvolution
 from reformer.layers.chunking import chunked
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
+from reformer.layers.induction import InductionSelfAttention, new_taps
 from reformer.layers.layer_norm import normalise_for_products
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
 from reformer.layers.randomness import derive, draw_seed, dropout
@@ -145,6 +148,7 @@ def _layer(config: ReformerConfig, index: int) -> ReversibleLayer:
 
 def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
     kind = config.attn_layers[index]
+    is_induction = kind == "lsh" and config.lsh_induction_length > 0
     shape = AttentionShape(
         config.hidden_size,
         config.num_attention_heads,
@@ -153,7 +157,9 @@ def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
         dropout=config.lsh_attention_probs_dropout_prob
         if kind == "lsh"
         else config.local_attention_probs_dropout_prob,
-        rope_theta=config.rope_theta if config.position_embedding_type == "rotary" else None,
+        rope_theta=config.rope_theta
+        if config.position_embedding_type == "rotary" and not is_induction
+        else None,
         layout=_transformers_layout(config) if config.as_transformers else None,
     )
     if kind == "full":
@@ -165,7 +171,12 @@ def _self_attention(config: ReformerConfig, index: int) -> SelfAttention:
             num_chunks_before=config.local_num_chunks_before,
             num_chunks_after=config.local_num_chunks_after,
         )
-    return LSHSelfAttention(
+    kind_of_lsh = (
+        partial(InductionSelfAttention, induction_length=config.lsh_induction_length)
+        if is_induction
+        else LSHSelfAttention
+    )
+    return kind_of_lsh(
         shape,
         window=config.lsh_window,
         chunk_length=config.lsh_attn_chunk_length,
@@ -207,6 +218,9 @@ class ReformerPreTrainedModel(PreTrainedModel):
                 initialization.normal_(weight, std=self.config.axial_norm_std)
         elif isinstance(module, ReformerLMHead):
             initialization.zeros_(module.bias)
+        elif isinstance(module, CausalConvolution):
+            taps = new_taps(module.weight.shape, self.config.hidden_size, self.config.initializer_range)
+            initialization.copy_(module.weight, taps)
 
 
 def is_constant_of_old_checkpoint(name: str) -> bool:

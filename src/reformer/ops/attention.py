@@ -193,6 +193,7 @@ def lsh_attention_by_level(
     k: Tensor,
     v: Tensor,
     buckets: Sequence[Tensor],
+    k_buckets: Sequence[Tensor] | None = None,
     *,
     chunk_length: int = 64,
     num_chunks_before: int = 1,
@@ -213,6 +214,7 @@ def lsh_attention_by_level(
         k: `[B, H, T, D]`.
         v: `[B, H, T, D]`.
         buckets: for each level int `[B, H, R, E_j]`, with E_j growing and the last one T.
+        k_buckets: those of the keys, likewise; buckets if absent.
         chunk_length: tokens in a chunk.
         num_chunks_before: chunks seen backwards.
         penalize_self: give a query's own key the score -1e5.
@@ -231,7 +233,11 @@ def lsh_attention_by_level(
     ends = [0] + [level.shape[-1] for level in buckets]
     if ends[-1] != q.shape[2] or q.shape[2] != k.shape[2] or ends != sorted(set(ends)):
         raise ValueError(f"levels must end at growing positions up to T={q.shape[2]}, they end at {ends[1:]}")
-    levels = [(level[..., start:], level) for start, level in zip(ends, buckets, strict=False)]
+    of_keys = buckets if k_buckets is None else k_buckets
+    levels = [
+        (of_queries[..., start:], level)
+        for start, of_queries, level in zip(ends[:-1], buckets, of_keys, strict=True)
+    ]
     for q_level, k_level in levels:
         _check_buckets(q[:, :, : q_level.shape[-1]], k[:, :, : k_level.shape[-1]], q_level, k_level)
 
@@ -259,7 +265,7 @@ def lsh_attention_by_level(
         return torch.cat(outputs, dim=2)
 
     if chosen in ("cpu", "triton"):
-        return _compiled(chosen, own_buckets=True)(
+        return _compiled(chosen, own_buckets=of_keys is buckets)(
             q,
             k,
             v,

@@ -89,7 +89,8 @@ class DecodeProblem(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("B", "H", "D", "L")),
-        *((name, ctypes.c_void_p) for name in ("positions", "q", "k", "v", "cos", "sin", "kv", "out")),
+        *((name, ctypes.c_void_p) for name in ("positions", "q", "k", "v", "placed")),
+        *((name, ctypes.c_void_p) for name in ("cos", "sin", "kv", "out")),
         *((name, ctypes.c_int64) for name in ("chunk_length", "chunks_before")),
         *((name, ctypes.c_int64) for name in ("R", "num_rings", "ring_width", "clock")),
         *((name, ctypes.c_void_p) for name in ("free_entries", "rings", "num_members", "born", "rotations")),

@@ -25,6 +25,8 @@ class Token:
         v: values.
         positions: int64 `[B]`.
         turn: cosines and signed sines float32 `[B, 1, D]` of rotary positions, or None for none.
+        placed: what the buckets of the keys are found by, like q; None for the queries themselves, whose own
+            keys then have the score -1e5.
     """
 
     q: Tensor
@@ -32,11 +34,13 @@ class Token:
     v: Tensor
     positions: Tensor
     turn: tuple[Tensor, Tensor] | None
+    placed: Tensor | None = None
 
     def of(self, rows: slice) -> "Token":
         """Some rows of it."""
         turn = None if self.turn is None else (self.turn[0][rows], self.turn[1][rows])
-        return Token(self.q[rows], self.k[rows], self.v[rows], self.positions[rows], turn)
+        placed = None if self.placed is None else self.placed[rows]
+        return Token(self.q[rows], self.k[rows], self.v[rows], self.positions[rows], turn, placed)
 
 
 def runs_on(q: Tensor) -> bool:
@@ -69,10 +73,10 @@ def bucket_step(
     rotations: Tensor,
     factors: Sequence[int],
 ) -> Tensor:
-    """Attention `[B, H, D]` to the last members of the token's bucket in each round, itself among them.
+    """Attention `[B, H, D]` to the last members of the query's bucket in each round.
 
     Args:
-        token: written to the store, and to the ring of its bucket in each round.
+        token: its key is first written to the store, and to the ring of the key's bucket in each round.
         kv: float32 `[B, H, L, 2D]`.
         rings: int32 `[B, H, R, N, W]` of entries; member i of a bucket is at i % W.
         num_members: int32 `[B, H, R, N]` that each bucket has had.
@@ -105,12 +109,14 @@ def _run(token: Token, kv: Tensor, **others: int | ctypes.c_void_p) -> Tensor:
     q, k, v = token.q.contiguous(), token.k.contiguous(), token.v.contiguous()
     (B, H, D), out = q.shape, torch.empty_like(q)
     cos, sin = token.turn or (None, None)
+    placed = None if token.placed is None else token.placed.contiguous()
     problem = DecodeProblem(
         B, H, D, kv.shape[2],
         positions=token.positions.data_ptr(),
         q=q.data_ptr(),
         k=k.data_ptr(),
         v=v.data_ptr(),
+        placed=None if placed is None else placed.data_ptr(),
         cos=None if cos is None else cos.data_ptr(),
         sin=None if sin is None else sin.data_ptr(),
         kv=kv.data_ptr(),

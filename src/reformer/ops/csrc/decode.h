@@ -26,7 +26,7 @@ inline void turn(float* to, const float* x, const float* cos, const float* sin, 
   for (int64_t d = 0; d < D; ++d) to[d] = cos ? x[d] * cos[d] + x[(d + D / 2) % D] * sin[d] : x[d];
 }
 
-// The bucket of a query by the rotations of one round, [sum(factors) / 2, D].
+// The bucket of a vector by the rotations of one round, [sum(factors) / 2, D].
 inline int64_t bucket_of(const DecodeProblem& p, const float* q, const float* rotations) {
   int64_t bucket = 0, stride = 1;
   for (int64_t factor = 0; factor < p.num_factors; ++factor) {
@@ -83,7 +83,7 @@ inline void decode(const DecodeProblem& p, int64_t row, float* scratch) {
   const int64_t D = p.D, b = row / p.H, most = padded(p.R ? p.R * p.ring_width : p.L);
   float *weights = scratch, *turned = scratch + 2 * most;
   int32_t* entries = (int32_t*)(scratch + most);
-  const float* q = p.q + row * D;
+  const float *q = p.q + row * D, *placed = p.placed ? p.placed + row * D : q;
   const float *cos = p.cos ? p.cos + b * D : nullptr, *sin = p.sin ? p.sin + b * D : nullptr;
   float* kv = p.kv + row * p.L * 2 * D;
   const int64_t position = p.positions[b];
@@ -96,12 +96,12 @@ inline void decode(const DecodeProblem& p, int64_t row, float* scratch) {
   for (int64_t i = 0; i < p.num_factors; ++i) num_rotations += p.factors[i] / 2;
   for (int64_t r = 0; r < p.R; ++r) {
     const float* rotations = p.rotations + (row % p.H * p.R + r) * num_rotations * D;
-    const int64_t bucket = (row * p.R + r) * p.num_rings + bucket_of(p, q, rotations);
-    int32_t* ring = p.rings + bucket * p.ring_width;
-    const int64_t members = p.num_members[bucket]++;
-    ring[members % p.ring_width] = (int32_t)own;
-    const int64_t held = members + 1 < p.ring_width ? members + 1 : p.ring_width;
-    for (int64_t i = 0; i < held; ++i) entries[count++] = ring[i];
+    const int64_t first = (row * p.R + r) * p.num_rings;
+    const int64_t bucket = first + bucket_of(p, placed, rotations);
+    p.rings[bucket * p.ring_width + p.num_members[bucket]++ % p.ring_width] = (int32_t)own;
+    const int64_t seen = p.placed ? first + bucket_of(p, q, rotations) : bucket;
+    const int64_t held = p.num_members[seen] < p.ring_width ? p.num_members[seen] : p.ring_width;
+    for (int64_t i = 0; i < held; ++i) entries[count++] = p.rings[seen * p.ring_width + i];
   }
   if (p.R) {
     p.born[row * p.L + own] = (int32_t)p.clock;
@@ -110,7 +110,8 @@ inline void decode(const DecodeProblem& p, int64_t row, float* scratch) {
     for (int64_t seen = chunk < 0 ? 0 : chunk * p.chunk_length; seen <= position; ++seen)
       entries[count++] = (int32_t)(seen % p.L);
   }
-  attend_to_entries(turned, kv, entries, count, p.R ? (int32_t)own : -1, D, weights, p.out + row * D);
+  const int32_t penalized = p.R && !p.placed ? (int32_t)own : -1;
+  attend_to_entries(turned, kv, entries, count, penalized, D, weights, p.out + row * D);
 }
 
 }  // namespace

@@ -78,6 +78,7 @@ struct DecodeProblem {
   int64_t B, H, D, L;           // L entries in the store of a row
   const int64_t* positions;     // [B]
   const float *q, *k, *v;       // [B, H, D]
+  const float* placed;          // [B, H, D], what the bucket of the key is found by; null for the query
   const float *cos, *sin;       // [B, D], of rotary positions; null for none
   float* kv;                    // [B, H, L, 2D]
   float* out;                   // [B, H, D]
