@@ -147,6 +147,24 @@ COMMANDS = [
         "expected 3 or more tokens",
     ),
     Case(
+        "context of windows",
+        {},
+        ("evaluate", "model", "train.fa", "--length", "50", "--context", "train.fa"),
+        "length is 50: expected none with a context",
+    ),
+    Case(
+        "missing context",
+        {},
+        ("evaluate", "model", "train.fa", "--context", "missing.fa"),
+        "missing.fa: cannot be read",
+    ),
+    Case(
+        "context of another kind",
+        {"x": b"text"},
+        ("evaluate", "model", "train.fa", "--context", "x"),
+        "x: holds byte tokens (260 kinds), but",
+    ),
+    Case(
         "missing model", {}, ("evaluate", "nowhere", "train.fa"), "nowhere: no such folder; expected a model"
     ),
     Case(

@@ -72,6 +72,34 @@ def test_evaluate_json(run_command: RunCommand, finished_run: Path, tmp_path: Pa
     assert report["num_bases"] < 148
 
 
+def test_evaluate_behind_a_context(run_command: RunCommand, finished_run: Path, tmp_path: Path) -> None:
+    held_out = write_fasta(tmp_path / "x.fa", 100, 50, seed=2, letters="ACGTN")
+    write_fasta(tmp_path / "y.fa", 80, seed=3)
+    (tmp_path / "z.fa").write_text(">other\nACGT\n")
+    options = ((), ("--context", "y.fa"), ("--context", "y.fa", "--context", "z.fa"))
+    outcomes = [run_command("evaluate", finished_run, held_out, "--json", *one) for one in options]
+    assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * 3
+    reports = [json.loads(outcome.out) for outcome in outcomes]
+    for report in reports:
+        assert [row["num_tokens"] for row in report["by_record"]] == [99, 49]
+        assert [row["below"] for row in report["by_position"]] == [2, 4, 8, 16, 32, 64, 128]
+    assert len({report["bits_per_base"] for report in reports}) == 3
+
+
+def test_evaluate_more_tokens_than_positions(run_command: RunCommand, tmp_path: Path) -> None:
+    values = recipe_values(tmp_path, write_fasta(tmp_path / "train.fa", 100))
+    values["model"] |= {"position_embedding_type": "learned", "max_position_embeddings": 64}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert run_command("train", "recipe.yaml").code == 0
+    write_fasta(tmp_path / "x.fa", 60)
+    assert run_command("evaluate", "run", "x.fa").code == 0
+    outcome = run_command("evaluate", "run", "x.fa", "--context", "train.fa")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines() == [
+        "reformer: error: record 'record0': 60 tokens behind 100 of context: the model reads at most 64"
+    ]
+
+
 def test_evaluate_text(run_command: RunCommand, finished_text_run: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("In the beginning")
     outcome = run_command("evaluate", finished_text_run, "x.txt")

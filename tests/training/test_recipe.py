@@ -35,7 +35,7 @@ def test_resolved_recipe_gives_itself(make_recipe: MakeRecipe, tmp_path: Path) -
         (
             "data.zzz=1",
             "unknown key data.zzz; expected one of train, eval, format, lower_case, reverse_complement, "
-            "held_out_regions, held_out_records, cache_dir",
+            "mutated_copies, held_out_regions, held_out_records, cache_dir",
         ),
         (
             "training.lengths.1.stps=1",
@@ -72,6 +72,9 @@ def test_resolved_recipe_gives_itself(make_recipe: MakeRecipe, tmp_path: Path) -
         ("training.device=tpu", "training.device: expected 'auto', 'cpu' or 'cuda', got 'tpu'"),
         ("data.train=chr.fa", "data.train: expected a list, got 'chr.fa'"),
         ("data.train=[]", "data.train: expected at least 1 item(s), got []"),
+        ("data.mutated_copies=-0.1", "data.mutated_copies: expected a number of at least 0, got -0.1"),
+        ("data.mutated_copies=1.5", "data.mutated_copies: expected a number of at most 1, got 1.5"),
+        ("data.mutated_copies=.nan", "data.mutated_copies: expected a number of at most 1, got nan"),
         ("data.eval=[x.fa]", "data.eval: expected a mapping, got ['x.fa']"),
         ("data.eval={a/b: [x.fa]}", "expected a printable name without /, got 'a/b'"),
         ("data=3", "data: expected a mapping, got 3"),
@@ -118,6 +121,7 @@ def test_what_changes_no_step_may_change_on_resume(make_recipe: MakeRecipe, chan
         "data.train=[x.fa]",
         "training.lengths.0.steps=9",
         "training.bf16=true",
+        "data.mutated_copies=0.5",
     ],
 )
 def test_what_changes_a_step_may_not(make_recipe: MakeRecipe, change: str) -> None:

@@ -17,12 +17,21 @@ def evaluate(
     length: Annotated[
         int | None, typer.Option(help="Tokens per window; whole records by default.", show_default=False)
     ] = None,
+    context: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File that a causal model reads before each record, such as a relative's genome; may be "
+            "repeated.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with the records too.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Print how many bits per token (and per base) a model needs for data, overall and by position.
 
-    The first token of every window is given. A masked model fills in 15 % of the tokens, which alone count.
+    The first token of every window is given. With --context, every record is read whole behind all that these
+    files hold, which is not counted. A masked model fills in 15 % of the tokens, which alone count.
     Bits per base counts only A, C, G and T, not N.
     """
     from reformer.training.corpus import open_corpus_for
@@ -32,8 +41,9 @@ def evaluate(
 
     loaded, tokenizer = load_language_model(model, device)
     array = open_corpus_for(tokenizer, files, f"the model in {model}")
+    before = open_corpus_for(tokenizer, context, f"the model in {model}") if context else None
     with progress_bar("evaluating", num_evaluated_tokens(array)) as advance:
-        report = evaluate_bits(loaded, array, length, on_progress=advance)
+        report = evaluate_bits(loaded, array, length, context=before, on_progress=advance)
     if json:
         import json as json_module
 

@@ -18,6 +18,7 @@ from reformer.layers.randomness import derive
 if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
     from reformer.training.masking import Masking
+    from reformer.training.mutated_copies import MutatedCopies
     from reformer.training.recipe import Stage
 
 
@@ -96,6 +97,8 @@ class TrainingBatches(StagedBatches):
         items_per_step: forward passes per optimizer step: gradient accumulation times processes.
         other_strand: read every second window of nucleotides, by chance, as the other strand has it.
         masking: hides the tokens that a masked model fills in; None for a causal one.
+        mutated_copies: changes windows, but no whole records, once their strand has been chosen; None to
+            leave all as they are.
 
     Raises:
         UserError: when no record is as long as a stage's windows.
@@ -110,10 +113,12 @@ class TrainingBatches(StagedBatches):
         *,
         other_strand: bool = False,
         masking: Masking | None = None,
+        mutated_copies: MutatedCopies | None = None,
     ) -> None:
         super().__init__(stages, seed, items_per_step)
         self._array = array
         self._other_strand, self._masking = other_strand, masking
+        self._mutated_copies = mutated_copies
         self._samplers = [
             WindowSampler(array, 2 if stage.length == "full" else stage.length, seed) for stage in stages
         ]
@@ -143,11 +148,14 @@ class TrainingBatches(StagedBatches):
         return spans
 
     def _windows(self, index: int) -> list[npt.NDArray[np.uint8]]:
-        """The sequences of item `index`, views of the mapped array but for those of the other strand."""
+        """The sequences of item `index`, views of the mapped array where nothing is changed in them."""
+        stage, numbers = self._sequence_numbers(index)
+        copies = None if self._stages[stage].length == "full" else self._mutated_copies
         windows = []
-        for start, length, is_other_strand in self.spans(index):
+        for number, (start, length, is_other_strand) in zip(numbers, self.spans(index), strict=True):
             window = self._array.window(start, length)
-            windows.append(reverse_complement(window) if is_other_strand else window)
+            window = reverse_complement(window) if is_other_strand else window
+            windows.append(window if copies is None else copies.for_training(window, number))
         return windows
 
     def _record_at(self, position: int) -> tuple[int, int]:

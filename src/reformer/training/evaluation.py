@@ -5,6 +5,9 @@ counted; every other one is predicted from those before it in the window. Bits p
 per base, for nucleotides, counts only those that are A, C, G or T (in either case, where case is kept): a
 target N, which also stands for the other IUPAC letters, is left out. N still stands in the context.
 
+A model may be given a context, the genomes of relatives say: then records are windows, each read behind all
+tokens of the context. These are not counted, neither as predicted tokens nor as tokens before them.
+
 A masked model fills in 15 % of the tokens of each window, the same ones at every evaluation, from all others;
 these alone count (see `reformer.training.masking`).
 """
@@ -70,7 +73,7 @@ class BitsReport:
         total: over all predicted tokens.
         by_record: by the record's name, for records with a predicted token.
         by_position: by an exclusive upper bound on how many tokens of the window stand before the predicted
-            one: the bound n has those with n/2 to n - 1 tokens before them.
+            one: the bound n has those with n/2 to n - 1 tokens before them. A context is not counted.
     """
 
     total: Bits
@@ -91,6 +94,7 @@ def evaluate_bits(
     array: TokenArray,
     length: int | None = None,
     *,
+    context: TokenArray | None = None,
     on_progress: Callable[[int], None] | None = None,
     process: tuple[int, int] = (0, 1),
     reduce: Reduce | None = None,
@@ -102,18 +106,25 @@ def evaluate_bits(
             was in.
         array: the data.
         length: tokens per window, at least 3; None for whole records.
-        on_progress: called with the number of tokens that have been read since the last call.
+        context: what a causal model reads before each record: all its records, one after another. Time and
+            memory of each record are those of a pass over both.
+        on_progress: called with the number of tokens of `array` that have been read since the last call.
         process: (index, number) of this process among those that share the windows.
         reduce: adds up the sums of all processes.
 
     Raises:
-        UserError: when nothing is predicted (all records have one token), `length` is too small, or the
-            model gives a loss that is not finite.
+        UserError: when nothing is predicted (all records have one token), `length` is too small, the model
+            gives a loss that is not finite, or is given more tokens than it has positions for; for a context
+            with a masked model, with a `length`, or of another vocabulary.
     """
+    before = (
+        np.empty(0, dtype=np.uint8) if context is None else _context_tokens(model, array, length, context)
+    )
     longest = int(array.records.lengths.max())
     windows = list(evaluation_windows(array, max(3, longest) if length is None else length))
     if not windows:
         raise UserError(f"{array.folder}: every record has one token: nothing to predict")
+    _check_fits(model, windows, len(before))
     names = list(dict.fromkeys(window.record for window in windows))
     row_of = {name: row for row, name in enumerate(names)}
     sums = np.zeros((len(names), longest.bit_length() + 1, 4))
@@ -123,10 +134,13 @@ def evaluate_bits(
     was_training = model.training
     model.eval()
     try:
-        for batch in _batches(windows[index::number]):
+        for batch in _batches(windows[index::number], 1 if len(before) else _TOKENS_PER_BATCH):
             targets = np.stack([array.window(window.start, window.length) for window in batch])
             if masking is None:
-                nats, counted = _token_losses(model, targets), np.ones_like(targets[:, 1:], dtype=np.bool_)
+                nats, counted = (
+                    _token_losses(model, targets, before),
+                    np.ones_like(targets[:, 1:], dtype=np.bool_),
+                )
             else:
                 nats, counted = _filled_in_losses(model, targets, masking, [one.start for one in batch])
             _check_finite(nats, batch, array)
@@ -150,13 +164,37 @@ def num_evaluated_tokens(array: TokenArray) -> int:
     return int(lengths[lengths > 1].sum())
 
 
-def _batches(windows: list[EvaluationWindow]) -> Iterator[list[EvaluationWindow]]:
-    """Neighbouring windows of one length, as many as make a batch of moderate size."""
+def _context_tokens(
+    model: Any, array: TokenArray, length: int | None, context: TokenArray
+) -> npt.NDArray[np.uint8]:
+    """All tokens of a context, `[C]`; UserError where there cannot be one."""
+    if not hasattr(model, "token_losses"):
+        raise UserError("a context is for causal models: this one is masked")
+    if length is not None:
+        raise UserError(f"length is {length}: expected none with a context, behind which records are whole")
+    if context.vocabulary != array.vocabulary:
+        raise UserError(
+            f"{context.sources[0].path}: holds {context.tokenizer_name} tokens, expected those of "
+            f"{array.sources[0].path}, which holds {array.tokenizer_name} tokens"
+        )
+    return np.concatenate([context.window(start, size) for _, start, size in context.records])
+
+
+def _check_fits(model: Any, windows: list[EvaluationWindow], num_before: int) -> None:
+    """Raises UserError if a model has too few positions for a window and what is read before it."""
+    limit = getattr(getattr(model, "config", None), "longest_input", None)
+    longest = max(windows, key=lambda window: window.length)
+    if limit is not None and num_before + longest.length > limit:
+        context = f" behind {num_before:,} of context" if num_before else ""
+        tokens = f"{longest.length:,} tokens{context}"
+        raise UserError(f"record {longest.record!r}: {tokens}: the model reads at most {limit:,}")
+
+
+def _batches(windows: list[EvaluationWindow], max_tokens: int) -> Iterator[list[EvaluationWindow]]:
+    """Neighbouring windows of one length, up to so many tokens, or one that is longer by itself."""
     batch: list[EvaluationWindow] = []
     for window in windows:
-        if batch and (
-            window.length != batch[0].length or (len(batch) + 1) * window.length > _TOKENS_PER_BATCH
-        ):
+        if batch and (window.length != batch[0].length or (len(batch) + 1) * window.length > max_tokens):
             yield batch
             batch = []
         batch.append(window)
@@ -165,10 +203,13 @@ def _batches(windows: list[EvaluationWindow]) -> Iterator[list[EvaluationWindow]
 
 
 @torch.no_grad()
-def _token_losses(model: Any, token_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Nats of tokens 1, 2, ... of every row, [batch, length - 1]."""
-    input_ids = torch.from_numpy(token_ids.astype(np.int64)).to(model.device)
-    return model.token_losses(input_ids=input_ids).double().cpu().numpy()
+def _token_losses(
+    model: Any, token_ids: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float64]:
+    """Nats of tokens 1, 2, ... of every row, [batch, length - 1], which is read behind others, [context]."""
+    rows = np.concatenate([np.broadcast_to(before, (len(token_ids), len(before))), token_ids], axis=1)
+    input_ids = torch.from_numpy(rows.astype(np.int64)).to(model.device)
+    return model.token_losses(input_ids=input_ids)[:, len(before) :].double().cpu().numpy()
 
 
 @torch.no_grad()

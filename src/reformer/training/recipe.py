@@ -19,6 +19,7 @@ FilePath = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 CHANGEABLE_ON_RESUME = frozenset(
     {
@@ -56,6 +57,9 @@ class DataSection(Section):
             by content.
         lower_case: what lower-case bases become, "fold" (upper case) or "keep" (tokens of their own).
         reverse_complement: read every second window of nucleotides, by chance, as the other strand has it.
+        mutated_copies: the share of windows whose second half is a changed copy of their first, from which
+            a causal model learns to look up the like of what it reads, see `training.mutated_copies`; whole
+            records (length "full") stay as they are.
         held_out_regions: a BED file of regions of the training files that are left out of the training and
             evaluated on, under the name "held_out".
         held_out_records: names of whole sequences of the training files, likewise.
@@ -67,6 +71,7 @@ class DataSection(Section):
     format: Literal["auto", "fasta", "text"] = "auto"
     lower_case: Literal["fold", "keep"] = "fold"
     reverse_complement: bool = False
+    mutated_copies: Share = 0.0
     held_out_regions: FilePath | None = None
     held_out_records: list[FilePath] = []
     cache_dir: FilePath | None = None
@@ -195,6 +200,11 @@ def load_recipe(
         OSError: when the file cannot be read.
     """
     recipe = load_sections(path, overrides, kind)
+    if recipe.data.mutated_copies and not recipe.is_decoder:
+        raise recipe.error(
+            "data.mutated_copies",
+            f"{recipe.data.mutated_copies:g}: expected 0 for a model that is not a causal language model",
+        )
     recipe.output_dir = absolute(recipe.output_dir)
     if recipe.training.start_from is not None:
         recipe.training.start_from = absolute(recipe.training.start_from)

@@ -53,6 +53,7 @@ _EXPECTATIONS = {
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number of at least {ge:g}",
     "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
     "too_short": "at least {min_length} item(s)",
     "string_too_short": "text that is not empty",
     "literal_error": "{expected}",

@@ -114,8 +114,9 @@ class LanguageModelling:
         """Windows and records of the training data."""
         from reformer.training.batches import TrainingBatches
         from reformer.training.masking import Masking
+        from reformer.training.mutated_copies import MutatedCopies
 
-        training = recipe.training
+        training, share = recipe.training, recipe.data.mutated_copies
         return TrainingBatches(
             data.train,
             training.lengths,
@@ -123,6 +124,7 @@ class LanguageModelling:
             items_per_step,
             other_strand=recipe.data.reverse_complement,
             masking=None if recipe.is_decoder else Masking(data.train, training.seed),
+            mutated_copies=MutatedCopies(share, training.seed) if share else None,
         )
 
     def trainer(self, data: RunData, *arguments: Any, **options: Any) -> ReformerTrainer:

@@ -405,6 +405,7 @@ def test_an_equivariant_run_predicts_the_same_from_either_strand(
     ("key", "value"),
     [
         ("training.objective", "masked"),
+        ("data.mutated_copies", 0.5),
         ("data.held_out_records", ["chr1"]),
         ("data.held_out_regions", "regions.bed"),
     ],

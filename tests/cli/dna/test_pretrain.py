@@ -89,6 +89,10 @@ def test_an_equivariant_run_fills_in_the_same_from_either_strand(
         (("--held-out-regions", "none.bed"), "none.bed: cannot be read"),
         (("--species", "other"), "--species is 'other': expected NAME=GENOME"),
         (("--species", "held_out=g.fa", "--held-out-regions", "r.bed"), "data.eval.held_out: "),
+        (
+            ("--objective", "masked", "--set", "data.mutated_copies=0.5"),
+            "data.mutated_copies: 0.5: expected 0",
+        ),
         (("--set", "training.lenths=3"), "unknown key training.lenths; did you mean training.lengths?"),
     ],
 )
