@@ -14,7 +14,7 @@ from tests.models.small_models import config
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lsh_induction_length": -1}, "lsh_induction_length must not be negative, got -1"),
+        ({"lsh_induction_length": 1}, "lsh_induction_length must be 0 or at least 2, got 1"),
         ({"lsh_induction_length": 4, "is_decoder": False}, "lsh_induction_length needs a decoder"),
         ({"lsh_induction_length": 4, "is_decoder": True, "lsh_window": "chunk"}, "needs a decoder"),
         ({"lsh_window": "buckets"}, "lsh_window must be one of bucket, chunk, got 'buckets'"),

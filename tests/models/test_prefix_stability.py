@@ -29,7 +29,7 @@ def _random_models(
                 "local_attn_chunk_length": rng.choice([4, 8, 16]),
                 "num_hashes": rng.choice([1, 2, 3]),
                 "lsh_num_chunks_before": rng.choice([1, 2]),
-                "lsh_induction_length": rng.choice([0, 0, 1, 6]),
+                "lsh_induction_length": rng.choice([0, 0, 2, 6]),
                 "local_num_chunks_before": rng.choice([0, 1, 2]),
                 "position_embedding_type": rng.choice(["rotary", "axial", "learned", "none"]),
                 "hash_seed": rng.randrange(1000),

@@ -31,6 +31,16 @@ class PretrainingData:
     lower_case: Literal["fold", "keep"] = "fold"
 
 
+_MASKED = {
+    "data.mutated_copies": 0.0,
+    "model.attn_layers": ["local", "lsh", "local", "lsh"],
+    "model.lsh_induction_length": 0,
+    "model.num_hashes": 1,
+    "model.local_num_chunks_after": 1,
+}
+"""What a masked model, which looks both ways, does otherwise than `pretrain.yaml` says."""
+
+
 def pretraining_recipe(
     data: PretrainingData,
     objective: Literal["causal", "masked"],
@@ -68,7 +78,9 @@ def pretraining_recipe(
         values["data.held_out_regions"] = str(data.held_out_regions)
     if start_from is not None:
         values["training.start_from"] = str(start_from)
+        if recipe is None:
+            values["data.mutated_copies"] = 0.0  # nothing is known of how the model reads
     elif recipe is None and objective == "masked":
-        values["model.local_num_chunks_after"] = 1  # a masked model looks both ways
+        values |= _MASKED
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     return load_over_packaged(Recipe, recipe, "pretrain.yaml", [*given, *overrides])

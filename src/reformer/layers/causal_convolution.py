@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from reformer.ops.large_tensors import new_empty
@@ -12,37 +12,21 @@ from reformer.ops.transforms import inside_transform
 _CHUNK_NUMEL = 1 << 18  # numbers that are gone over once for each tap while they are in the cache
 
 
-class CausalConvolution(nn.Module):
-    """Each feature of a vector becomes a weighted sum of the same feature of the last vectors.
+def causal_convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """Make of each vector a weighted sum, feature by feature, of itself and those before it.
+
+    `y[t] = sum over i < n of weight[i] * x[t - i]`, what is before the first vector being 0.
 
     Args:
-        num_heads: H.
-        head_size: D.
-        length: vectors n that are summed, the vector itself among them.
+        x: `[B, H, T, D]`, floating; in 16 bits, it is computed with in float32.
+        weight: `[n, H, D]`.
+
+    Returns:
+        `[B, H, T, D]`, with the dtype of x and positions before heads in memory.
     """
-
-    def __init__(self, num_heads: int, head_size: int, length: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(length, num_heads, head_size))
-
-    @property
-    def length(self) -> int:
-        """Vectors n that are summed."""
-        return len(self.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`y[t] = sum over i < n of weight[i] * x[t - i]`, what is before the first vector being 0.
-
-        Args:
-            x: `[B, H, T, D]`, floating; in 16 bits, it is computed with in float32.
-
-        Returns:
-            `[B, H, T, D]`, with the dtype of x and positions before heads in memory.
-        """
-        wide = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2)
-        weight = self.weight.to(wide.dtype)
-        convolve = _by_conv1d if inside_transform() else _Convolution.apply
-        return convolve(wide, weight).to(x.dtype).transpose(1, 2)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(1, 2)
+    convolve = _by_conv1d if inside_transform() else _Convolution.apply
+    return convolve(wide, weight.to(wide.dtype)).to(x.dtype).transpose(1, 2)
 
 
 def _by_conv1d(x: Tensor, weight: Tensor) -> Tensor:

@@ -7,21 +7,21 @@ tokens are like those before an earlier token, attention finds that token (Olsso
 learning and induction heads"). Positions play no part, so that a genome can follow its relatives, or a book
 an earlier chapter, from any distance.
 
-New taps of the convolution add up to 0. What all tokens have in common then drops out, so that contexts which
+The taps of the convolution add up to 0. What all tokens have in common then drops out, so that contexts which
 are not alike have products near 0 and fill the buckets evenly: without this, a like is found too seldom for
-the model to ever learn to look for it.
+the model to learn to look for it, or to go on doing so.
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from reformer.layers.attention import LSHSelfAttention
 from reformer.layers.bucket_cache import BucketCache
-from reformer.layers.causal_convolution import CausalConvolution
+from reformer.layers.causal_convolution import causal_convolution
 from reformer.layers.decoding import NextToken
 from reformer.layers.known_results import linear
 from reformer.layers.shared_keys import shared_keys
@@ -34,7 +34,7 @@ class InductionSelfAttention(LSHSelfAttention):
 
     Args:
         shape: sizes, without rotary positions.
-        induction_length: n.
+        induction_length: n, at least 2.
         options: of `LSHSelfAttention`.
     """
 
@@ -42,7 +42,8 @@ class InductionSelfAttention(LSHSelfAttention):
 
     def __init__(self, *arguments: object, induction_length: int, **options: object):
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self.context = CausalConvolution(self.num_heads, self.head_size, induction_length)
+        shape = (induction_length, self.num_heads, self.head_size)
+        self.taps = nn.Parameter(torch.randn(shape) * self.std_of_taps(induction_length, 0.02))
 
     @override
     def project(self, x: Tensor, *known: Tensor) -> tuple[Tensor, ...]:
@@ -55,25 +56,20 @@ class InductionSelfAttention(LSHSelfAttention):
         self, projections: Sequence[Tensor], seed: int | None, key_padding_mask: Tensor | None
     ) -> Tensor:
         parts, v = projections
-        q = self.context(parts)
+        q = self.contexts(parts)
         return super().attend([q, shared_keys(_one_later(q, 2)), v], seed, key_padding_mask)
+
+    def contexts(self, parts: Tensor) -> Tensor:
+        """Queries of the last n tokens, `[B, H, T, D]` of the same, 0 standing before the first."""
+        return causal_convolution(parts, self.taps - self.taps.mean(0))
+
+    def std_of_taps(self, n: int, std_of_projection: float) -> float:
+        """Standard deviation of n new taps, where that of the weights of projections is known."""
+        return _SCORE_OF_LIKE / (std_of_projection * math.sqrt(n * self.head_size * self.hidden_size))
 
     @override
     def key_buckets(self, buckets: list[Tensor]) -> list[Tensor]:
         return [_one_later(of_level, 3) for of_level in buckets]
-
-
-def new_taps(shape: Sequence[int], hidden_size: int, std_of_projection: float) -> Tensor:
-    """Random taps of the convolution, `[n, H, D]`, which add up to 0.
-
-    Args:
-        shape: n, H and D.
-        hidden_size: of the normalised tokens that are projected.
-        std_of_projection: of the weights that they are projected with.
-    """
-    n, _, D = shape
-    taps = torch.randn(*shape) * (_SCORE_OF_LIKE / (std_of_projection * math.sqrt(n * D * hidden_size)))
-    return taps - taps.mean(0) if n > 1 else taps
 
 
 def _one_later(x: Tensor, dim: int) -> Tensor:
@@ -95,7 +91,7 @@ class InductionCache(BucketCache):
     def step(self, projections: Sequence[Tensor], token: NextToken) -> Tensor:
         (parts, v), recent, before = projections, self.state["recent"], self.state["context"]
         last = torch.cat([recent, parts[:, :, None]], dim=2)
-        q = self.kind.context(last)[:, :, -1]
+        q = self.kind.contexts(last)[:, :, -1]
         mixed = self._step(q, shared_keys(before), v, before.clone(), token)
         recent.copy_(last[:, :, 1:])
         before.copy_(q)
@@ -105,12 +101,12 @@ class InductionCache(BucketCache):
     def extend(self, projections: Sequence[Tensor], mask: Tensor | None, lengths: list[int]) -> Tensor:
         parts, v = projections
         B, H, S, D = parts.shape
-        n = self.kind.context.length
+        n = len(self.kind.taps)
         is_first = not self.state
         recent = parts.new_zeros(B, H, n - 1, D) if is_first else self.state["recent"]
         before = parts.new_zeros(B, H, D) if is_first else self.state["context"]
         last = torch.cat([recent, parts], dim=2)
-        q = self.kind.context(last)[:, :, n - 1 :]
+        q = self.kind.contexts(last)[:, :, n - 1 :]
         placed = torch.cat([before[:, :, None], q], dim=2)
         mixed = self._extend(
             projections, q, shared_keys(placed[:, :, :-1]), v, placed[:, :, :-1], mask, lengths

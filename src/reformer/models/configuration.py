@@ -174,8 +174,8 @@ class ReformerConfig(transformers.ReformerConfig):
             raise ValueError(
                 "a decoder (is_decoder=True) cannot look forward: lsh_num_chunks_after must be 0"
             )
-        if self.lsh_induction_length < 0:
-            raise ValueError(f"lsh_induction_length must not be negative, got {self.lsh_induction_length}")
+        if self.lsh_induction_length < 0 or self.lsh_induction_length == 1:
+            raise ValueError(f"lsh_induction_length must be 0 or at least 2, got {self.lsh_induction_length}")
         if self.lsh_induction_length and not (self.is_decoder and self.lsh_window == "bucket"):
             raise ValueError('lsh_induction_length needs a decoder (is_decoder=True) and lsh_window="bucket"')
         self._check_buckets()

@@ -33,11 +33,10 @@ from reformer.layers.attention import (
     LSHSelfAttention,
     SelfAttention,
 )
-from reformer.layers.causal_convolution import CausalConvolution
 from reformer.layers.chunking import chunked
 from reformer.layers.cross_attention import CrossAttention
 from reformer.layers.feed_forward import FeedForward
-from reformer.layers.induction import InductionSelfAttention, new_taps
+from reformer.layers.induction import InductionSelfAttention
 from reformer.layers.layer_norm import normalise_for_products
 from reformer.layers.positions import AxialPositionEmbeddings, LearnedPositionEmbeddings
 from reformer.layers.randomness import derive, draw_seed, dropout
@@ -218,9 +217,9 @@ class ReformerPreTrainedModel(PreTrainedModel):
                 initialization.normal_(weight, std=self.config.axial_norm_std)
         elif isinstance(module, ReformerLMHead):
             initialization.zeros_(module.bias)
-        elif isinstance(module, CausalConvolution):
-            taps = new_taps(module.weight.shape, self.config.hidden_size, self.config.initializer_range)
-            initialization.copy_(module.weight, taps)
+        elif isinstance(module, InductionSelfAttention):
+            std = module.std_of_taps(len(module.taps), self.config.initializer_range)
+            initialization.normal_(module.taps, std=std)
 
 
 def is_constant_of_old_checkpoint(name: str) -> bool:
