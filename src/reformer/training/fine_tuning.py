@@ -62,6 +62,7 @@ _FORWARD = {
 
 _TOKEN_EMBEDDINGS = "embeddings.word_embeddings."
 _FEATURES = "embeddings.feature_projection."
+_TAPS = ".self_attention.taps"
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class StartingModel:
             fields["rc_equivariant"] &= not self.recipe.is_decoder
         if self.turns_round:
             fields |= {after: 0 if self.recipe.is_decoder else fields[one] for after, one in _FORWARD.items()}
+            fields["lsh_induction_length"] = 0  # what followed is of use one way only
         return fields
 
     def check_fields(self, given: dict[str, Any]) -> None:
@@ -222,6 +224,8 @@ def _take_body(start: StartingModel, source: Any, model: Any, has_same_tokens: b
     remark = ""
     if start.turns_round:
         remark = f"they read {'one way' if start.recipe.is_decoder else 'both ways'} now"
+    if start.config.lsh_induction_length and not model.config.lsh_induction_length:
+        remark += " and look up the like of tokens, not what followed it"
     if has_same_tokens:
         return Taken(start.folder, (*embeddings, layers), tuple(heads), remark)
     return Taken(start.folder, (layers,), (*embeddings, *heads), remark)
@@ -247,11 +251,13 @@ def _check_same(source: Any, model: Any, folder: Path, has_same_tokens: bool) ->
 
 
 def _copy(source: nn.Module, target: nn.Module, folder: Path, left_out: tuple[str, ...] = ()) -> None:
-    """Copies parameters by name, all but those whose names begin as said."""
+    """Copies parameters by name, but for those whose names begin as said, and taps that the target lacks."""
     theirs, ours = (
         {name: weight for name, weight in one.named_parameters() if not name.startswith(left_out)}
         for one in (source, target)
     )
+    if not any(name.endswith(_TAPS) for name in ours):
+        theirs = {name: weight for name, weight in theirs.items() if not name.endswith(_TAPS)}
     for name in sorted(theirs.keys() | ours.keys()):
         shapes = [list(one[name].shape) if name in one else "no such tensor" for one in (theirs, ours)]
         if shapes[0] != shapes[1]:

@@ -36,6 +36,7 @@ _HIGHLIGHTS = (
     "num_hashes",
     "num_buckets",
     "lsh_window",
+    "lsh_induction_length",
     "lsh_attn_chunk_length",
     "local_attn_chunk_length",
     "position_embedding_type",

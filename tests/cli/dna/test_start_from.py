@@ -17,7 +17,12 @@ from reformer.genomics.base_encoding import BaseEncoding
 from reformer.genomics.classification.recipe import load_classification_recipe
 from reformer.genomics.classification.training import ClassificationTask
 from reformer.genomics.pretraining import PretrainingData, pretraining_recipe
-from reformer.models.auto import ReformerConfig, ReformerForMaskedLM, ReformerForTokenClassification
+from reformer.models.auto import (
+    ReformerConfig,
+    ReformerForCausalLM,
+    ReformerForMaskedLM,
+    ReformerForTokenClassification,
+)
 from reformer.training.fine_tuning import take_weights
 from reformer.training.run import LanguageModelling
 from tests.cli.conftest import RunCommand
@@ -84,6 +89,31 @@ def test_a_language_model_gives_its_layers_to_a_model_of_genes(language_model: P
     assert all(torch.equal(ours[name], trained[name]) for name in layers)
     assert model.config.vocab_size == ENCODING.vocab_size
     assert said == f"2 layer(s) of {language_model}; new: token embeddings and classifier"
+
+
+def test_what_a_causal_model_looks_up_by_is_of_no_use_both_ways(tmp_path: Path) -> None:
+    tokenizer, folder = tokenizer_for("nucleotide"), tmp_path / "language_model"
+    config = ReformerConfig(**TINY_MODEL, vocab_size=len(tokenizer), is_decoder=True, lsh_induction_length=4)
+    ReformerForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    trained = weights(folder, ReformerForCausalLM)
+    taps = [name for name in trained if name.endswith(".taps")]
+    assert len(taps) == config.attn_layers.count("lsh") > 0
+
+    model, said = annotator(tmp_path, folder)
+    assert model.config.lsh_induction_length == 0
+    ours = dict(model.named_parameters())
+    layers = [name for name in trained if name.startswith("reformer.encoder.") and name not in taps]
+    assert all(torch.equal(ours[name], trained[name]) for name in layers)
+    assert said.endswith("they read both ways now and look up the like of tokens, not what followed it")
+
+    genome, _ = write_genome(tmp_path, 0)
+    data = PretrainingData([genome])
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
+    again = pretraining_recipe(data, "causal", tmp_path / "run", None, [SHORT, cache], folder)
+    model, said = started(LanguageModelling(), again)
+    assert all(torch.equal(weight, trained[name]) for name, weight in model.named_parameters())
+    assert said == f"all weights of {folder}"
 
 
 def test_a_model_of_genes_goes_on_whole(gene_model: Path, tmp_path: Path) -> None:
