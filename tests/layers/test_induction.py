@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from reformer.layers import causal_convolution as convolution
 from reformer.layers.attention import AttentionShape, factors
 from reformer.layers.causal_convolution import causal_convolution
 from reformer.layers.induction import InductionSelfAttention
+from reformer.training.mutated_copies import MutatedCopies
 
 H, D = 2, 8
 
@@ -151,6 +153,40 @@ def test_new_models_find_what_followed() -> None:
     here = torch.arange(820, 1299)  # the context was read once before, 800 tokens ago
     assert weights[:, here, here - 799].mean() > 0.9
     assert weights[:, torch.arange(400, 800)].max(-1).values.mean() < 0.8
+
+
+@pytest.mark.parametrize(("n", "lowest", "highest"), [(12, 0.8, 1.6), (0, 1.95, 2.1)])
+def test_is_learnt_from_changed_copies(n: int, lowest: float, highest: float) -> None:
+    """Bits per token of copies of random bases, 2 each by themselves; the paper's attention cannot copy."""
+    torch.manual_seed(0)
+    config = ReformerConfig(
+        vocab_size=4,
+        hidden_size=64,
+        num_attention_heads=2,
+        attention_head_size=32,
+        feed_forward_size=64,
+        attn_layers=["lsh"],
+        num_hashes=2,
+        position_embedding_type="rotary",
+        is_decoder=True,
+        hidden_dropout_prob=0.0,
+        lsh_induction_length=n,
+    )
+    model = ReformerForCausalLM(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    copies, bases, bits = MutatedCopies(1.0, seed=0), np.random.default_rng(0), []
+    for step in range(30):
+        rows = [bases.integers(4, size=512).astype(np.uint8) for _ in range(4)]
+        rows = [copies.for_training(row, 4 * step + i) for i, row in enumerate(rows)]
+        ids = torch.from_numpy(np.stack(rows).astype(np.int64))
+        nats = torch.nn.functional.cross_entropy(
+            model(input_ids=ids).logits[:, :-1].mT, ids[:, 1:], reduction="none"
+        )
+        nats.mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        bits.append(nats[:, 280:].mean().item() / math.log(2))
+    assert lowest < sum(bits[-15:]) / 15 < highest
 
 
 def test_is_kept_when_saved(tmp_path: object) -> None:
