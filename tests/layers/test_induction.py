@@ -21,6 +21,23 @@ def _random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def _config(induction_length: int) -> ReformerConfig:
+    """Of one LSH layer that reads four letters."""
+    return ReformerConfig(
+        vocab_size=4,
+        hidden_size=64,
+        num_attention_heads=2,
+        attention_head_size=32,
+        feed_forward_size=64,
+        attn_layers=["lsh"],
+        num_hashes=2,
+        position_embedding_type="rotary",
+        is_decoder=True,
+        hidden_dropout_prob=0.0,
+        lsh_induction_length=induction_length,
+    )
+
+
 def _layer(induction_length: int, *, num_buckets: int | None = None) -> InductionSelfAttention:
     layer = InductionSelfAttention(
         AttentionShape(16, H, D, causal=True, dropout=0.0),
@@ -133,19 +150,7 @@ def test_nothing_alike_gives_nothing() -> None:
 def test_new_models_find_what_followed() -> None:
     """Before any training, most of the weight is on the token behind the last occurrence of the context."""
     torch.manual_seed(0)
-    config = ReformerConfig(
-        vocab_size=8,
-        hidden_size=64,
-        num_attention_heads=2,
-        attention_head_size=32,
-        feed_forward_size=64,
-        attn_layers=["lsh"],
-        num_hashes=2,
-        position_embedding_type="rotary",
-        is_decoder=True,
-        lsh_induction_length=16,
-    )
-    model = ReformerForCausalLM(config).eval()
+    model = ReformerForCausalLM(_config(16)).eval()
     ids = torch.randint(4, (1, 500))
     ids = torch.cat([ids, torch.randint(4, (1, 300)), ids], dim=1)
     with torch.no_grad():
@@ -159,20 +164,7 @@ def test_new_models_find_what_followed() -> None:
 def test_is_learnt_from_changed_copies(n: int, lowest: float, highest: float) -> None:
     """Bits per token of copies of random bases, 2 each by themselves; the paper's attention cannot copy."""
     torch.manual_seed(0)
-    config = ReformerConfig(
-        vocab_size=4,
-        hidden_size=64,
-        num_attention_heads=2,
-        attention_head_size=32,
-        feed_forward_size=64,
-        attn_layers=["lsh"],
-        num_hashes=2,
-        position_embedding_type="rotary",
-        is_decoder=True,
-        hidden_dropout_prob=0.0,
-        lsh_induction_length=n,
-    )
-    model = ReformerForCausalLM(config).train()
+    model = ReformerForCausalLM(_config(n)).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     copies, bases, bits = MutatedCopies(1.0, seed=0), np.random.default_rng(0), []
     for step in range(30):
