@@ -9,9 +9,9 @@ Test sequences are read whole, on one strand: alone, and behind the training chr
 then look things up in ("behind relatives"). All models train on both strands; the neural ones for the same
 steps of `bits_per_base.yaml`, on one thread. "reformer" has an LSH layer that finds what followed the like of
 the last tokens (`lsh_induction_length`), "shared-QK" the paper's. What the LSH layers add is measured twice:
-against the model that has local layers in their place, trained alike ("local only"), and by silencing them in
-the trained model ("LSH silenced": their output is 0). Rows that FOLDER/bits_per_base.json has of other data
-and seeds stay in it; "summary" is over the seeds of all rows.
+against the model that has local layers in their place ("local only", trained without changed copies, which it
+could not look up), and by silencing them in the trained model ("LSH silenced": their output is 0). Rows that
+FOLDER/bits_per_base.json has of other data and seeds stay in it; "summary" is over the seeds of all rows.
 """
 
 import argparse

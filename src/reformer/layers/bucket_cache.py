@@ -60,13 +60,13 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     @override
     def step(self, projections: Sequence[Tensor], token: NextToken) -> Tensor:
         q, k, v = projections
-        return self._step(q, k, v, None, token)
+        return self._step(q, k, v, q, token)
 
-    def _step(self, q: Tensor, k: Tensor, v: Tensor, placed: Tensor | None, token: NextToken) -> Tensor:
-        """Read one token; what its key's buckets are found by is `placed`, like q, or None for q itself."""
+    def _step(self, q: Tensor, k: Tensor, v: Tensor, placed: Tensor, token: NextToken) -> Tensor:
+        """Read one token; what its key's buckets are found by is `placed`: q itself, or like it."""
         if cpu_decoding.runs_on(q):
-            theta = self.kind.shape.rope_theta
-            return self._read_compiled(replace(token.compiled(q, k, v, theta), placed=placed))
+            compiled = token.compiled(q, k, v, self.kind.shape.rope_theta)
+            return self._read_compiled(compiled if placed is q else replace(compiled, placed=placed))
         return self._read_one(q, k, v, placed, token)
 
     @override
@@ -107,17 +107,16 @@ class BucketCache(LayerCache[LSHSelfAttention]):
             return read(slice(None), self._levels[0])
         return torch.cat([read(slice(b, b + 1), level) for b, level in enumerate(self._levels)])
 
-    def _read_one(self, q: Tensor, k: Tensor, v: Tensor, placed: Tensor | None, token: NextToken) -> Tensor:
+    def _read_one(self, q: Tensor, k: Tensor, v: Tensor, placed: Tensor, token: NextToken) -> Tensor:
         """Put the key of a token `[B, H, D]` into the rings, and attend to those of the query's bucket."""
         (B, H, D), R, W = q.shape, self.kind.num_hashes, self.width
         next_free, clock, pending = self._cursor.split(1)
         if "pending" in self.state:
-            self.state["pending"].index_copy_(2, pending, (q if placed is None else placed)[:, :, None])
+            self.state["pending"].index_copy_(2, pending, placed[:, :, None])
         slot = self.state["free"].index_select(2, next_free).view(-1)
-        of_query = (self._hash_one(q).reshape(B * H, R) + self._ring_offset).view(-1)
-        bucket = of_query
-        if placed is not None:
-            bucket = (self._hash_one(placed).reshape(B * H, R) + self._ring_offset).view(-1)
+        bucket = of_query = self._ring_of(q)
+        if placed is not q:
+            bucket = self._ring_of(placed)
         q, k = token.rotate(q, k, self.kind.shape.rope_theta)
         kv, ring, count = self.state["kv"], self.state["ring"], self.state["count"].view(-1)
         entry = slot + self._entry_offset
@@ -128,7 +127,7 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         count.index_copy_(0, bucket, members + 1)
         seen = ring.view(-1, W).index_select(0, of_query).view(B * H, R * W)
         self._cursor.add_(1)
-        own = slot if placed is None else None
+        own = slot if self.kind.penalize_self else None
         return self._attend_one(q.reshape(B * H, D), seen, own).view(B, H, D)
 
     def _attend_one(self, q: Tensor, seen: Tensor, own: Tensor | None) -> Tensor:
@@ -145,6 +144,11 @@ class BucketCache(LayerCache[LSHSelfAttention]):
         scores = torch.baddbmm(bias[:, None], q.to(dtype)[:, None], kv[..., :D].mT)
         weights = scores.softmax(-1).masked_fill(is_empty[:, None], 0)  # all are where nothing is seen
         return torch.bmm(weights, kv[..., D:]).squeeze(1).to(q.dtype)
+
+    def _ring_of(self, x: Tensor) -> Tensor:
+        """Numbers int64 `[B * H * R]`, among all rings, of the buckets of one vector `[B, H, D]` a head."""
+        ids = self._hash_one(x).reshape(-1, self.kind.num_hashes)
+        return (ids + self._ring_offset).view(-1)
 
     def _hash_one(self, q: Tensor) -> Tensor:
         """Buckets int64 `[B, H, R]` of one query `[B, H, D]` a head, each row in its own level."""
@@ -205,32 +209,25 @@ class BucketCache(LayerCache[LSHSelfAttention]):
     @override
     def extend(self, projections: Sequence[Tensor], mask: Tensor | None, lengths: list[int]) -> Tensor:
         q, k, v = projections
-        return self._extend(projections, q, k, v, None, mask, lengths)
+        return self._extend(q, k, v, q, mask, lengths)
 
     def _extend(
-        self,
-        projections: Sequence[Tensor],
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        placed: Tensor | None,
-        mask: Tensor | None,
-        lengths: list[int],
+        self, q: Tensor, k: Tensor, v: Tensor, placed: Tensor, mask: Tensor | None, lengths: list[int]
     ) -> Tensor:
-        """Read new tokens; what the keys' buckets are found by is `placed`, or None for q itself."""
+        """Read new tokens; what the keys' buckets are found by is `placed`: q itself, or like it."""
         kind, S = self.kind, q.shape[2]
         new_lengths = [n + S for n in lengths]
         if mask is not None:
             new_lengths = [n + m for n, m in zip(lengths, mask.sum(1).tolist(), strict=True)]
         first = min(kind.level_of(n) for n in (lengths if self.state else new_lengths))
         levels = range(first, kind.last_level + 1)
-        ids = {level: self._hash_many(q if placed is None else placed, level, mask) for level in levels}
+        ids = {level: self._hash_many(placed, level, mask) for level in levels}
         if not self.state:
-            mixed = kind.attend(projections, None, mask)
+            mixed = LSHSelfAttention.attend(kind, [q, k, v], None, mask)  # a subclass makes these of others
             self._fill(self._rotated(k, lengths), v, ids, new_lengths)
             return mixed
         of_queries = ids
-        if placed is not None:
+        if placed is not q:
             of_queries = {level: self._hash_many(q, level, mask) for level in levels}
         old_k, old_v, old_ids = self._unfilled()
         ids = {level: torch.cat([old_ids[level], new], dim=-1) for level, new in ids.items()}

@@ -108,9 +108,7 @@ class InductionCache(BucketCache):
         last = torch.cat([recent, parts], dim=2)
         q = self.kind.contexts(last)[:, :, n - 1 :]
         placed = torch.cat([before[:, :, None], q], dim=2)
-        mixed = self._extend(
-            projections, q, shared_keys(placed[:, :, :-1]), v, placed[:, :, :-1], mask, lengths
-        )
+        mixed = self._extend(q, shared_keys(placed[:, :, :-1]), v, placed[:, :, :-1], mask, lengths)
         read = torch.full((B,), S, device=q.device) if mask is None else mask.sum(1)
         columns = read[:, None] + torch.arange(n - 1, device=q.device)
         self.state["recent"] = last.gather(2, columns[:, None, :, None].expand(-1, H, -1, D))
