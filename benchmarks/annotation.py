@@ -252,6 +252,7 @@ def train(name: str, data: Data, seconds: float, seed: int) -> tuple[Predict, di
     from torch.nn import functional as F
 
     from reformer.genomics.annotation.annotator import Annotator
+    from reformer.genomics.annotation.grammar import Grammar
     from reformer.genomics.annotation.training import AnnotationBatches
     from reformer.genomics.base_encoding import BaseEncoding
     from reformer.training.recipe import Stage
@@ -261,9 +262,16 @@ def train(name: str, data: Data, seconds: float, seed: int) -> tuple[Predict, di
     start = time.process_time()
     if name in READ_RELATIVES:
         relatives = sequences.relatives(settings.scheme)
-        settings = replace(settings, encoding=BaseEncoding(k=0), relatives=relatives)
         genomes = [1] * len(sequences.array.records)  # a record each
         sequences = sequences.as_relatives_of_each_other(genomes, settings.scheme)
+        grammar = Grammar.of(sequences.genes, sequences.letters, len(sequences.array), reads_relatives=True)
+        settings = replace(
+            settings,
+            encoding=BaseEncoding(k=0),
+            grammar=replace(grammar, class_shares=settings.grammar.class_shares),
+            relatives=relatives,
+            hints=sequences.hint_model(grammar, settings.scheme),
+        )
     model = TRAINED[name](settings.encoding.vocab_size, len(settings.scheme.names)).train()
     stages = [
         AnnotationBatches(

@@ -481,6 +481,7 @@ def test_a_model_that_reads_relatives_is_trained_and_predicts(
 ) -> None:
     model = relatives_run / "model"
     assert (model / "relatives.safetensors").exists()
+    assert json.loads((model / "annotation.json").read_text())["hints"]
     config = json.loads((model / "config.json").read_text())
     assert config["num_input_features"] == 6 * 7
     genome, _ = write_genome(tmp_path, 1)
@@ -491,12 +492,16 @@ def test_a_model_that_reads_relatives_is_trained_and_predicts(
         "dna", "annotate", "predict", relatives_run, genome, "--out", tmp_path / "cut", *windows
     )
     assert result.code == 0, result.err
-    (model / "relatives.safetensors").rename(tmp_path / "kept")
-    result = run_command("dna", "annotate", "predict", relatives_run, genome, "--out", tmp_path / "not")
-    (tmp_path / "kept").rename(model / "relatives.safetensors")
-    assert result.code == 2
-    assert "relatives.safetensors: missing: expected the annotated relatives" in result.err
-    assert not (tmp_path / "not").exists()
+    for file, content in (
+        ("relatives.safetensors", "the annotated relatives"),
+        ("hints.safetensors", "what relatives say of start and stop codons"),
+    ):
+        (model / file).rename(tmp_path / "kept")
+        result = run_command("dna", "annotate", "predict", relatives_run, genome, "--out", tmp_path / "not")
+        (tmp_path / "kept").rename(model / file)
+        assert result.code == 2
+        assert f"{file}: missing: expected {content}" in result.err
+        assert not (tmp_path / "not").exists()
 
 
 @pytest.mark.parametrize(("words", "kmer"), [((), 0), (("annotation.kmer=3",), 3)])

@@ -1,5 +1,6 @@
 import itertools
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_calls import CalledGene, GeneDecoder
 from reformer.genomics.annotation.gene_places import base_codes, state_scores
 from reformer.genomics.annotation.grammar import Grammar
-from reformer.genomics.annotation.signals import SignalModel
+from reformer.genomics.annotation.hints import HintModel
+from reformer.genomics.annotation.relatives import READINGS, BroughtOver
+from reformer.genomics.annotation.signals import SignalModel, Site
 from reformer.genomics.coordinates import reverse_complement
 from reformer.genomics.genes import spliced
 
@@ -33,11 +36,30 @@ SIGNALS = SignalModel(
 )
 
 
-def call(letters, probabilities, grammar=TIGHT, scheme=SCHEME, blocks=(), coding=None, signals=None):
-    decoder = GeneDecoder(scheme, grammar, coding, signals)
+HINTS = HintModel(
+    {
+        site: np.random.default_rng(n).normal(size=(3, 3, 3, 3)).astype(np.float32)
+        for n, site in enumerate(get_args(Site))
+    },
+    SCHEME,
+)
+
+
+def call(
+    letters,
+    probabilities,
+    grammar=TIGHT,
+    scheme=SCHEME,
+    blocks=(),
+    coding=None,
+    signals=None,
+    hints=None,
+    said=None,
+):
+    decoder = GeneDecoder(scheme, grammar, coding, signals, hints)
     edges = [0, *blocks, len(letters)]
     for start, end in itertools.pairwise(edges):
-        decoder.feed(letters[start:end].encode(), probabilities[start:end])
+        decoder.feed(letters[start:end].encode(), probabilities[start:end], said and said[start:end])
     return decoder.finish()
 
 
@@ -66,16 +88,21 @@ def legal_genes(letters, grammar):
                 yield tuple(zip(edges[::2], edges[1::2], strict=True))
 
 
-def signal_nats(letters, strand, exons, signals):
-    """Of the start codon and the splice sites of a gene."""
+def site_nats(letters, strand, exons, signals, hints, said):
+    """Of the start and stop codons and the splice sites of a gene."""
     n, codes = len(letters), base_codes(letters.encode())
     if strand == "-":
         exons = [(n - b, n - a) for a, b in exons[::-1]]
         codes = base_codes(reverse_complement(letters).encode())
-    sites = [("start", exons[0][0])]
+        said = said and said.reverse_complement(SCHEME)
+    sites = [("start", exons[0][0]), ("stop", exons[-1][1])]
     for (_, end), (start, _) in itertools.pairwise(exons):
         sites += [("donor", end), ("acceptor", start)]
-    return sum(float(signals.scores(site, codes, np.array([at]))[0]) for site, at in sites)
+    nats = 0.0
+    for site, at in sites:
+        for model, what in ((signals, codes), (hints, said)):
+            nats += 0.0 if model is None else float(model.scores(site, what, np.array([at]))[0])
+    return nats
 
 
 def draw(generator, concentration, length):
@@ -96,7 +123,7 @@ def log_of_no_gene(probabilities, grammar):
     return np.log(np.maximum(outside(probabilities), 1e-6) / prior)
 
 
-def best_path(letters, probabilities, grammar, coding=None, signals=None):
+def best_path(letters, probabilities, grammar, coding=None, signals=None, hints=None, said=None):
     """The score and genes of the best legal path, by trying every gene at every place."""
     shares = np.array(grammar.class_shares or np.ones(len(SCHEME.names)))
     logs, outside = np.log(np.maximum(probabilities, 1e-6) / shares), log_of_no_gene(probabilities, grammar)
@@ -122,7 +149,7 @@ def best_path(letters, probabilities, grammar, coding=None, signals=None):
         for (_, end), (start, _) in itertools.pairwise(exons):
             longer = [*grammar.intron_lengths, *[0.0] * n]
             nats += longer[start - end] - grammar.intron_cost
-        return nats + (0.0 if signals is None else signal_nats(letters, strand, exons, signals))
+        return nats + site_nats(letters, strand, exons, signals, hints, said)
 
     best = [(0.0, [])]
     ending = {}
@@ -173,6 +200,37 @@ def test_the_path_is_the_best_of_all_legal_ones(seed, grammar, coding, signals):
     no_gene = log_of_no_gene(probabilities, grammar).sum()
     assert no_gene + sum(gene.score for gene in found) == pytest.approx(score)
     assert [(gene.strand, gene.exons) for gene in found] == genes
+
+
+def draw_what_relatives_say(generator, length):
+    """In runs of some bases, weights of all three levels."""
+    runs = length // 4 + 1
+    classes = generator.integers(len(SCHEME.names), size=(runs, len(READINGS))).repeat(4, axis=0)[:length]
+    weights = generator.choice([0, 60, 200], p=[0.9, 0.05, 0.05], size=(length, len(READINGS)))
+    return BroughtOver(classes.astype(np.uint8), weights.astype(np.uint8))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_relatives_say_of_sites_counts(seed):
+    generator = np.random.default_rng(seed)
+    words = ["ATG", "TAA", "GT", "AG", "CAT", "TTA", "CT", "AC", "TGA", "A", "C", "G", "T", "TCA"]
+    letters = "".join(generator.choice(words, 26))[:60]
+    probabilities = draw(generator, 1.0, len(letters))
+    said = draw_what_relatives_say(generator, len(letters))
+    everything = {"coding": CODING, "signals": SIGNALS, "hints": HINTS, "said": said}
+    (score, genes), _ = best_path(letters, probabilities, FULL, **everything)
+    found = call(letters, probabilities, FULL, **everything)
+    no_gene = log_of_no_gene(probabilities, FULL).sum()
+    assert FULL.evidence * no_gene + sum(gene.score for gene in found) == pytest.approx(score)
+    assert [(gene.strand, gene.exons) for gene in found] == genes
+    in_blocks = call(letters, probabilities, FULL, blocks=(7, 31), **everything)
+    assert [gene.exons for gene in in_blocks] == [gene.exons for gene in found]
+
+
+def test_hints_need_what_relatives_say():
+    decoder = GeneDecoder(SCHEME, TIGHT, hints=HINTS)
+    with pytest.raises(ValueError, match="hints need it"):
+        decoder.feed(b"AC", np.ones((2, len(SCHEME.names))))
 
 
 def test_splices_pair_donors_with_their_own_acceptors():

@@ -87,6 +87,7 @@ def test_sites_of_a_gene(strand):
     found = sites(base_codes(text), [transcript], strand == "-", Grammar())
     assert {site: [list(map(int, places)) for places in both] for site, both in found.items()} == {
         "start": [[2], [2, 26]],
+        "stop": [[22], [6, 22, 26]],
         "donor": [[8], [8, 22]],
         "acceptor": [[16], [9, 16, 23, 26]],
     }

@@ -90,13 +90,11 @@ def annotate_record(
     return_large_memory()
     for start, end, inner in windows.of(record.length):
         tokens = array.window(record.start + start, end - start)
-        probabilities = annotator.probabilities(
-            tokens,
-            both_strands=both_strands,
-            brought_over=brought_over and brought_over[start:end],
-        )[inner]
+        said = annotator.bring_over(tokens) if brought_over is None else brought_over[start:end]
+        probabilities = annotator.probabilities(tokens, both_strands=both_strands, brought_over=said)[inner]
         if decoder is not None:
-            decoder.feed(tokens[inner].tobytes().translate(LETTER_OF_TOKEN), probabilities)
+            letters = tokens[inner].tobytes().translate(LETTER_OF_TOKEN)
+            decoder.feed(letters, probabilities, said and said[inner])
         finder.feed(probabilities)
         if take is not None:
             take(record, start + inner.start, probabilities)

@@ -17,6 +17,7 @@ from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.coding_model import CodingModel
 from reformer.genomics.annotation.gene_calls import GeneDecoder
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.hints import HintModel
 from reformer.genomics.annotation.relatives import BroughtOver, Relatives
 from reformer.genomics.annotation.signals import SignalModel
 from reformer.genomics.base_encoding import BaseEncoding, by_frame
@@ -40,6 +41,7 @@ class AnnotationSettings:
         coding: codon statistics of the genes; None likewise.
         signals: their start codons and splice sites; None likewise.
         relatives: annotated genomes whose labels the model reads; None where it reads the sequence alone.
+        hints: what relatives say of their sites; None without relatives or grammar.
         shortest_runs: fewest bases of RNA genes, UTR and features, by kind, see `.runs`; what has none is
             not called.
     """
@@ -50,13 +52,14 @@ class AnnotationSettings:
     coding: CodingModel | None = None
     signals: SignalModel | None = None
     relatives: Relatives | None = None
+    hints: HintModel | None = None
     shortest_runs: Mapping[str, int] = field(default_factory=dict)
 
     def decoder(self, *, open_ends: bool = False, free_start: bool = True) -> GeneDecoder | None:
         """A decoder for one sequence, see `GeneDecoder`; None without a grammar."""
         if self.grammar is None:
             return None
-        statistics = self.coding, self.signals
+        statistics = self.coding, self.signals, self.hints
         return GeneDecoder(self.scheme, self.grammar, *statistics, open_ends=open_ends, free_start=free_start)
 
     def write(self, folder: Path) -> None:
@@ -70,9 +73,10 @@ class AnnotationSettings:
             "coding": self.coding is not None,
             "signals": self.signals is not None,
             "relatives": self.relatives is not None,
+            "hints": self.hints is not None,
             "shortest_runs": dict(self.shortest_runs),
         }
-        for statistics in (self.coding, self.signals, self.relatives):
+        for statistics in (self.coding, self.signals, self.relatives, self.hints):
             if statistics is not None:
                 statistics.write(folder)
         write_text_atomically(folder / SETTINGS_FILE, json.dumps(content, indent=1) + "\n")
@@ -102,6 +106,7 @@ class AnnotationSettings:
                 CodingModel.read(folder) if content.get("coding") else None,
                 SignalModel.read(folder) if content.get("signals") else None,
                 Relatives.read(folder, scheme) if content.get("relatives") else None,
+                HintModel.read(folder, scheme) if content.get("hints") else None,
                 {kind: int(bases) for kind, bases in content.get("shortest_runs", {}).items()},
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -140,6 +145,13 @@ class Annotator:
             )
         return cls(model.to(torch_device).eval(), settings)
 
+    def bring_over(self, tokens: npt.NDArray[np.uint8]) -> BroughtOver | None:
+        """What the relatives say of nucleotide token ids ``[bases]``; None where there are none."""
+        if self.settings.relatives is None:
+            return None
+        (found,) = self.settings.relatives.bring_over([tokens])
+        return found
+
     def probabilities(
         self,
         tokens: npt.NDArray[np.uint8],
@@ -159,9 +171,9 @@ class Annotator:
         Returns:
             float32 ``[bases, classes]``, in the order of the scheme.
         """
-        scheme, relatives = self.settings.scheme, self.settings.relatives
-        if relatives is not None and brought_over is None:
-            (brought_over,) = relatives.bring_over([tokens])
+        scheme = self.settings.scheme
+        if brought_over is None:
+            brought_over = self.bring_over(tokens)
         forward = self._one_strand(tokens, brought_over)
         config = getattr(self.model, "config", None)
         if not both_strands or getattr(config, "rc_equivariant", False):

@@ -20,6 +20,7 @@ from reformer.genomics.annotation.classes import ClassScheme, Labels, label_base
 from reformer.genomics.annotation.coding_model import Codes, CodingModel, other_strand
 from reformer.genomics.annotation.gene_places import base_codes
 from reformer.genomics.annotation.grammar import Grammar
+from reformer.genomics.annotation.hints import HintModel
 from reformer.genomics.annotation.relatives import READINGS, BroughtOver, Relatives
 from reformer.genomics.annotation.signals import Places, SignalModel, Site
 from reformer.genomics.annotation.sites import sites
@@ -163,21 +164,37 @@ class LabelledSequences:
 
     def signal_model(self, grammar: Grammar) -> SignalModel:
         """What surrounds the start codons and splice sites of all transcripts that code."""
+        return SignalModel.of((codes, places) for _, _, codes, places in self._sites(grammar))
+
+    def hint_model(self, grammar: Grammar, scheme: ClassScheme) -> HintModel:
+        """What relatives, who have been asked, say of the ends of genes and coding exons."""
+        everything = self.brought_over
+        assert everything is not None
+
+        def strands() -> Iterator[tuple[BroughtOver, dict[Site, tuple[Places, Places]]]]:
+            for record, is_reverse, _, places in self._sites(grammar, between_coding=True):
+                said = everything[record.start : record.start + record.length]
+                yield said.reverse_complement(scheme) if is_reverse else said, places
+
+        return HintModel.of(strands(), scheme)
+
+    def _sites(
+        self, grammar: Grammar, *, between_coding: bool = False
+    ) -> Iterator[tuple[Record, bool, Codes, dict[Site, tuple[Places, Places]]]]:
+        """Yields both strands of each record, whether it is "-", its base codes and its sites."""
         coding: dict[tuple[str, bool], list[Transcript]] = defaultdict(list)
         for gene in self.genes:
             for t in gene.transcripts:
                 if t.cds and gene.type != "pseudogene":
                     coding[t.interval.sequence, t.strand == "-"].append(t)
-
-        def strands() -> Iterator[tuple[Codes, dict[Site, tuple[Places, Places]]]]:
-            for record in self.array.records:
-                tokens = self.array.window(record.start, record.length)
-                codes = base_codes(tokens.tobytes().translate(LETTER_OF_TOKEN))
-                for is_reverse in (False, True):
-                    bases = other_strand(codes) if is_reverse else codes
-                    yield bases, sites(bases, coding[record.name, is_reverse], is_reverse, grammar)
-
-        return SignalModel.of(strands())
+        for record in self.array.records:
+            tokens = self.array.window(record.start, record.length)
+            codes = base_codes(tokens.tobytes().translate(LETTER_OF_TOKEN))
+            for is_reverse in (False, True):
+                bases = other_strand(codes) if is_reverse else codes
+                transcripts = coding[record.name, is_reverse]
+                places = sites(bases, transcripts, is_reverse, grammar, between_coding=between_coding)
+                yield record, is_reverse, bases, places
 
 
 def record_views(array: TokenArray, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

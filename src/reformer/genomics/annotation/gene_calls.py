@@ -10,6 +10,7 @@ base. What has been read is forgotten but for the states: memory grows with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from reformer.genomics.annotation.gene_places import (
     NO_GENE,
     NUM_STATES,
     STRANDS,
+    Ints,
     StrandRules,
     add_coding_scores,
     base_codes,
@@ -31,7 +33,9 @@ from reformer.genomics.annotation.gene_places import (
 )
 from reformer.genomics.annotation.gene_search import GeneSearch
 from reformer.genomics.annotation.grammar import Grammar
-from reformer.genomics.annotation.signals import SignalModel
+from reformer.genomics.annotation.hints import HintModel
+from reformer.genomics.annotation.relatives import READINGS, BroughtOver
+from reformer.genomics.annotation.signals import SignalModel, Site
 from reformer.genomics.coordinates import Interval, Strand
 from reformer.genomics.formats.features import Phase
 from reformer.genomics.genes import Gene, Segment, Transcript, phases
@@ -88,6 +92,7 @@ class GeneDecoder:
         grammar: the rules.
         coding: codon statistics, whose nats count beside those of the probabilities; None for none.
         signals: of start codons and splice sites, whose nats count too; None for none.
+        hints: what relatives say of these and of stop codons; None where there are no relatives.
         open_ends: whether genes may go on beyond the ends of the sequence.
         free_start: whether a gene that goes on beyond the left end costs nothing, for `score`: what its
             start costs lies elsewhere. If not, it costs what one beyond the right end does, as any gene.
@@ -102,6 +107,7 @@ class GeneDecoder:
         grammar: Grammar,
         coding: CodingModel | None = None,
         signals: SignalModel | None = None,
+        hints: HintModel | None = None,
         *,
         open_ends: bool = False,
         free_start: bool = True,
@@ -109,10 +115,11 @@ class GeneDecoder:
         if "CDS" not in scheme.kinds:
             raise ValueError("genes can be called only where CDS is among the kinds of classes")
         self._scheme, self._coding = scheme, coding
+        self._signals, self._hints = signals, hints
         self._evidence, self._intron_evidence = grammar.evidence, grammar.intron_evidence
         self._context = 0 if coding is None else coding.order
-        self._ahead = _AROUND + (0 if signals is None else signals.reach)
-        self._rules = [StrandRules(grammar, strand, signals) for strand in range(len(STRANDS))]
+        self._ahead = _AROUND + max(0 if sites is None else sites.reach for sites in (signals, hints))
+        self._rules = [StrandRules(grammar, strand) for strand in range(len(STRANDS))]
         self._search = GeneSearch(self._rules, grammar, open_start=open_ends, free_start=free_start)
         self._open_ends = open_ends
         shares = np.array(grammar.class_shares)[None]
@@ -120,20 +127,32 @@ class GeneDecoder:
         self._costs = grammar.coding_base_cost, grammar.intron_base_cost
         self._codes = base_codes(b"")  # of the bases that are kept; `_sums` has one row more
         self._sums = np.zeros((1, NUM_STATES))
+        nothing = np.zeros((0, len(READINGS)), dtype=np.uint8)
+        self._brought_over = BroughtOver(nothing, nothing)  # of these bases and of those that wait
         self._first = 0  # position of the first base that is kept
         self._next = 0  # the first place that has not been visited
         # What waits for the bases to its right, the context of genes on "-".
         self._waiting = b"", np.zeros((0, len(scheme.names)), dtype=np.float32)
 
-    def feed(self, letters: bytes, probabilities: npt.NDArray[np.floating]) -> None:
+    def feed(
+        self,
+        letters: bytes,
+        probabilities: npt.NDArray[np.floating],
+        brought_over: BroughtOver | None = None,
+    ) -> None:
         """Takes the next bases.
 
         Args:
             letters: ASCII.
             probabilities: ``[bases, classes]``.
+            brought_over: what relatives say of the bases, for hints.
         """
         if len(letters) != len(probabilities):
             raise ValueError(f"{len(letters)} letters with probabilities of {len(probabilities)} bases")
+        if self._hints is not None:
+            if brought_over is None or len(brought_over.classes) != len(letters):
+                raise ValueError(f"{len(letters)} letters without what relatives say of each: hints need it")
+            self._brought_over = BroughtOver.joined([self._brought_over, brought_over])
         waiting, rows = self._waiting
         letters, probabilities = waiting + letters, np.concatenate([rows, probabilities])
         ready = max(len(letters) - self._context, 0)
@@ -182,10 +201,25 @@ class GeneDecoder:
         """Visits the places before `end` and forgets what later ones do not need."""
         if end <= self._next:
             return
-        places = [p for rules in self._rules for p in rules.places(self._codes, self._sums, self._first)]
+        kept = self._codes, self._sums, self._first
+        places = [
+            place
+            for strand, rules in enumerate(self._rules)
+            for place in rules.places(*kept, partial(self._score_sites, strand))
+        ]
         if places:
             self._search.visit(in_order(places, self._next, end))
         self._next = end
         forgotten = max(end - max(self._ahead, self._context) - self._first, 0)
         self._codes, self._sums = self._codes[forgotten:], self._sums[forgotten:]
+        self._brought_over = self._brought_over[forgotten:]
         self._first += forgotten
+
+    def _score_sites(self, strand: int, site: Site, at: Ints) -> npt.NDArray[np.floating]:
+        """Nats of places among the bases that are kept."""
+        nats: npt.NDArray[np.floating] = np.zeros(len(at))
+        if self._signals is not None:
+            nats = nats + self._signals.scores(site, self._codes, at, strand)
+        if self._hints is not None:
+            nats = nats + self._hints.scores(site, self._brought_over[: len(self._codes)], at, strand)
+        return nats

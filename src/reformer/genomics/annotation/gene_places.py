@@ -8,6 +8,7 @@ change only at places.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -16,11 +17,12 @@ import numpy.typing as npt
 
 from reformer.genomics.annotation.classes import ClassScheme
 from reformer.genomics.annotation.grammar import Grammar
-from reformer.genomics.annotation.signals import SignalModel, Site
+from reformer.genomics.annotation.signals import Site
 from reformer.genomics.coordinates import Strand, reverse_complement
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+ScoreSites = Callable[[Site, Ints], npt.NDArray[np.floating]]
 
 NO_GENE, CODING, INTRON, NUM_STATES = 0, 1, 7, 9
 STRANDS: tuple[Strand, Strand] = ("+", "-")
@@ -131,8 +133,8 @@ class StrandRules:
         goes_on: for each way in which a codon can go on (see `_way`), the groups that it makes no stop of.
     """
 
-    def __init__(self, grammar: Grammar, strand: int, signals: SignalModel | None = None) -> None:
-        self._strand, self._signals = strand, signals
+    def __init__(self, grammar: Grammar, strand: int) -> None:
+        self._strand = strand
         self._grammar = grammar
         self._starts, self._stops = self._codons(grammar.starts), self._codons(grammar.stops)
         self._group_of: list[Ints] = []
@@ -156,14 +158,21 @@ class StrandRules:
             for groups in self.goes_on
         ]
 
-    def places(self, codes: Ints, sums: Floats, first: int) -> list[Places]:
-        """All places among bases of which the first is at position `first`."""
-        found = self._codon_places(codes, sums, first)
+    def places(self, codes: Ints, sums: Floats, first: int, score_sites: ScoreSites) -> list[Places]:
+        """All places among bases of which the first is at position `first`.
+
+        Args:
+            codes: base codes ``[bases]``.
+            sums: ``[bases + 1, NUM_STATES]``.
+            first: position of the first base.
+            score_sites: nats of the strand's sites of a kind, at places as `SignalModel.scores` takes them.
+        """
+        found = self._codon_places(codes, sums, first, score_sites)
         for ends, (left, right) in enumerate(self._ends):
             for word in left:
-                found += self._intron_places(codes, sums, first, word, ends)
+                found += self._intron_places(codes, sums, first, word, ends, score_sites)
             for word in right:
-                found += self._exon_places(codes, sums, first, word, ends)
+                found += self._exon_places(codes, sums, first, word, ends, score_sites)
         return found
 
     def _letters(self, text: str) -> Ints:
@@ -182,47 +191,44 @@ class StrandRules:
         self.goes_on += [tuple(int(g) for g in self.num_groups + np.flatnonzero(~kind)) for kind in kinds.T]
         self.num_groups += len(kinds)
 
-    def _codon_places(self, codes: Ints, sums: Floats, first: int) -> list[Places]:
+    def _codon_places(self, codes: Ints, sums: Floats, first: int, score_sites: ScoreSites) -> list[Places]:
         if len(codes) < 3:
             return []
         triples = np.stack([codes[:-2], codes[1:-1], codes[2:]])
         number = np.where((triples == UNKNOWN).any(axis=0), -1, _number(triples))
         starts, stops = (np.flatnonzero(np.isin(number, codons)) for codons in (self._starts, self._stops))
         if self._strand == 0:
-            begin = self._begin(Change.BEGIN, starts, sums, first)
             return [
-                begin._replace(delta=begin.delta + self._signal("start", codes, starts)),
-                self._end(Change.STOP, stops, sums, first),
+                self._begin(Change.BEGIN, starts, sums, first, score_sites("start", starts)),
+                self._end(Change.STOP, stops, sums, first, score_sites("stop", stops + 3)),
             ]
-        restart, end = (
-            self._end(Change.RESTART, stops, sums, first),
-            self._end(Change.END, starts, sums, first),
-        )
+        state = 3 * self._strand + (stops + first) % 3
         return [
-            self._begin(Change.SAVE, stops, sums, first),
-            restart._replace(delta=np.zeros(len(stops))),
-            end._replace(delta=end.delta + self._signal("start", codes, starts + 3)),
+            self._begin(Change.SAVE, stops, sums, first, score_sites("stop", stops)),
+            _places(stops + 3 + first, Change.RESTART, state, 0, np.zeros(len(stops))),
+            self._end(Change.END, starts, sums, first, score_sites("start", starts + 3)),
         ]
 
-    def _signal(self, site: Site, codes: Ints, at: Ints) -> npt.NDArray[np.floating]:
-        if self._signals is None:
-            return np.zeros(len(at))
-        return self._signals.scores(site, codes, at, self._strand)
-
-    def _begin(self, change: Change, at: Ints, sums: Floats, first: int) -> Places:
+    def _begin(
+        self, change: Change, at: Ints, sums: Floats, first: int, nats: npt.NDArray[np.floating]
+    ) -> Places:
         state = 3 * self._strand + (at + first) % 3
         delta = sums[at, NO_GENE] - sums[at, CODING + state] - self._grammar.gene_cost
-        return _places(at + first, change, state, 0, delta)
+        return _places(at + first, change, state, 0, delta + nats)
 
-    def _end(self, change: Change, at: Ints, sums: Floats, first: int) -> Places:
+    def _end(
+        self, change: Change, at: Ints, sums: Floats, first: int, nats: npt.NDArray[np.floating]
+    ) -> Places:
         state = 3 * self._strand + (at + first) % 3
         delta = sums[at + 3, CODING + state] - sums[at + 3, NO_GENE]
-        return _places(at + 3 + first, change, state, 0, delta)
+        return _places(at + 3 + first, change, state, 0, delta + nats)
 
-    def _intron_places(self, codes: Ints, sums: Floats, first: int, word: Ints, ends: int) -> list[Places]:
+    def _intron_places(
+        self, codes: Ints, sums: Floats, first: int, word: Ints, ends: int, score_sites: ScoreSites
+    ) -> list[Places]:
         at = occurrences(codes, word)
         at = at[at >= 2]
-        site = self._signal("acceptor" if self._strand else "donor", codes, at) - self._grammar.intron_cost
+        site = score_sites("acceptor" if self._strand else "donor", at) - self._grammar.intron_cost
         found = []
         for length in range(3):
             piece = (
@@ -236,11 +242,13 @@ class StrandRules:
             found.append(_places(i + first, Change.INTRON, state, group, delta))
         return found
 
-    def _exon_places(self, codes: Ints, sums: Floats, first: int, word: Ints, ends: int) -> list[Places]:
+    def _exon_places(
+        self, codes: Ints, sums: Floats, first: int, word: Ints, ends: int, score_sites: ScoreSites
+    ) -> list[Places]:
         at = occurrences(codes, word) + len(word)
         at = at[at + 2 <= len(codes)]
         at = at[(codes[at] != UNKNOWN) & (codes[np.minimum(at + 1, len(codes) - 1)] != UNKNOWN)]
-        site = self._signal("donor" if self._strand else "acceptor", codes, at)
+        site = score_sites("donor" if self._strand else "acceptor", at)
         found = []
         for length in range(3):
             way = (

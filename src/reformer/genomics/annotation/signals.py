@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,14 @@ from reformer.genomics.annotation.coding_model import (
 
 SIGNALS_FILE = "signals.safetensors"
 
-Site = Literal["start", "donor", "acceptor"]
+Site = Literal["start", "stop", "donor", "acceptor"]
 Places = npt.NDArray[np.int64]
 
 FIRST: dict[Site, int] = {"start": -20, "donor": -3, "acceptor": -20}
-"""Where windows begin, from the first base of a start codon, of an intron, of the exon after it."""
+"""Where windows begin, from the first base of a start codon, of an intron, of the exon after it.
+
+Those that stop codons are in are not counted: which stop codon ends a gene its reading frame says.
+"""
 
 _LENGTH: dict[Site, int] = {"start": 26, "donor": 9, "acceptor": 23}
 _ORDER = 1
@@ -65,8 +68,8 @@ class SignalModel:
         """
         counts = {site: np.zeros((2, order + 1, _LENGTH[site], 4**order, 4)) for site in FIRST}
         for codes, places in sequences:
-            for site, both in places.items():
-                for kind, at in enumerate(both):
+            for site in FIRST:
+                for kind, at in enumerate(places[site]):
                     for length in range(order + 1):
                         _count(counts[site][kind, length], codes, at + FIRST[site], length)
         return cls({site: _log_odds(pair) for site, pair in counts.items()})
@@ -78,7 +81,7 @@ class SignalModel:
         return max(max(order - FIRST[site], FIRST[site] + _LENGTH[site]) for site in FIRST)
 
     def scores(self, site: Site, codes: Codes, at: Places, strand: int = 0) -> Floats:
-        """Nats of places; what lies beyond the ends, and N, counts as 0.
+        """Nats of places; what lies beyond the ends, and N, counts as 0, and so do stop codons.
 
         Args:
             site: which kind.
@@ -86,6 +89,8 @@ class SignalModel:
             at: places; on "-" they are where the window of "+" would have its mirror image.
             strand: 0 "+", 1 "-".
         """
+        if site not in FIRST:
+            return np.zeros(len(at), dtype=np.float32)
         if strand:
             return self.scores(site, other_strand(codes), len(codes) - at)
         table = self.log_odds[site]
@@ -110,7 +115,7 @@ class SignalModel:
         """
         file = folder / SIGNALS_FILE
         tables = read_tables(file, "the start codons and splice sites")
-        for site in get_args(Site):
+        for site in FIRST:
             shape = (_LENGTH[site], 4**_ORDER, 4)
             table = tables.get(site)
             if (
@@ -120,7 +125,7 @@ class SignalModel:
                 or not np.isfinite(table).all()
             ):
                 raise UserError(f'{file}: expected finite float32 {list(shape)} as "{site}"')
-        return cls({site: tables[site] for site in get_args(Site)})
+        return cls({site: tables[site] for site in FIRST})
 
 
 def _window(codes: Codes, starts: Places, length: int, order: int) -> tuple[Codes, Codes]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reformer.data.nucleotides import reverse_complement
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from reformer.genomics.annotation.recipe import AnnotationRecipe
+
+_SILENT_SHARE, _SILENT_BASES = 0.1, 1024
+"""How often relatives say nothing in training, and of how many bases at a time."""
 
 
 class AnnotationTask:
@@ -108,7 +112,10 @@ class AnnotationTask:
         )
         if grammar is not None:
             settings = replace(
-                settings, coding=labelled.coding_model(), signals=labelled.signal_model(grammar)
+                settings,
+                coding=labelled.coding_model(),
+                signals=labelled.signal_model(grammar),
+                hints=None if data.relatives is None else labelled.hint_model(grammar, recipe.scheme),
             )
         return AnnotationTrainer(settings, data, *arguments, **options)
 
@@ -117,7 +124,8 @@ class AnnotationBatches(TrainingBatches):
     """`TrainingBatches` of the model's tokens, with the class of each base as its label.
 
     The place modulo 3 at which a window begins is drawn by the seed and the window's number. Labels of N are
-    ignored.
+    ignored. What relatives say is left out of one in ten stretches of 1,024 bases, so that the model learns
+    what to make of genes that they lack.
     """
 
     def __init__(
@@ -163,11 +171,18 @@ class AnnotationBatches(TrainingBatches):
                 here = brought_over[span.start : span.start + span.length]
                 if span.is_other_strand:
                     here = here.reverse_complement(self._scheme)
-                features.append(here.features(len(self._scheme.names)))
+                spoken = here.features(len(self._scheme.names))
+                spoken[self._is_silent(derive(self._seed, index, row, 1), span.length)] = 0
+                features.append(spoken)
         batch = {"input_ids": input_ids, "labels": labels}
         if features:
             batch["input_features"] = features
         return {name: torch.from_numpy(np.stack(rows)) for name, rows in batch.items()}
+
+    def _is_silent(self, seed: int, length: int) -> npt.NDArray[np.bool_]:
+        """Bases ``[length]`` whose relatives say nothing."""
+        silent = np.random.default_rng(seed).random(-(-length // _SILENT_BASES)) < _SILENT_SHARE
+        return np.repeat(silent, _SILENT_BASES)[:length]
 
     def _frames_of(self, span: Span) -> Labels:
         """Open reading frames of the record, at the span, anchors counted from its first base."""
@@ -240,7 +255,12 @@ def _grammar(scheme: ClassScheme, sequences: LabelledSequences) -> Grammar | Non
     if "CDS" not in scheme.kinds:
         return None
     try:
-        grammar = Grammar.of(sequences.genes, sequences.letters, len(sequences.array))
+        grammar = Grammar.of(
+            sequences.genes,
+            sequences.letters,
+            len(sequences.array),
+            reads_relatives=sequences.brought_over is not None,
+        )
     except ValueError as error:
         raise UserError(f"{', '.join(map(str, sequences.files))}: {error}") from error
     return replace(grammar, class_shares=sequences.class_shares(scheme))

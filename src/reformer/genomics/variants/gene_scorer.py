@@ -84,7 +84,7 @@ class GeneScorer:
         decoder = self._annotator.settings.decoder(open_ends=True)
         assert decoder is not None
         probabilities = self._annotator.probabilities(ids, brought_over=brought_over)
-        decoder.feed(ids.tobytes().translate(LETTER_OF_TOKEN), probabilities)
+        decoder.feed(ids.tobytes().translate(LETTER_OF_TOKEN), probabilities, brought_over)
         return decoder.score()
 
 
