@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from benchmarks.annotation import (
     ORGANISMS,
+    READ_RELATIVES,
     TRAINED,
     UNTRAINED,
     Data,
     evaluate,
     group_scores,
+    predict_by,
     settings_of,
     summaries,
     train,
@@ -43,13 +45,14 @@ def data(tmp_path):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_contender_trains_in_all_stages_and_is_scored(data, name):
-    predict, facts = train(name, data, 0.1, seed=0)
+    annotator, facts = train(name, data, 0.1, seed=0)
     assert facts["steps"] >= 2
     assert facts["longest_sequence"] == max(data.train.array.records.lengths)
-    row = evaluate(data, predict, settings_of(name, data))
+    row = evaluate(data, predict_by(annotator), annotator.settings)
     assert row["likeliest"]["groups"]["intergenic"]["true"] == len(data.test.array) - 12 * 126
     assert 0 <= row["decoded"]["macro_f1"] <= 1
     assert 0 <= row["decoded without codon statistics"]["macro_f1"] <= 1
+    assert (annotator.settings.hints is not None) == (name in READ_RELATIVES)
 
 
 def test_codon_statistics_alone_find_what_codons_tell(data):
@@ -63,14 +66,14 @@ def test_codon_statistics_alone_find_what_codons_tell(data):
 
 def test_the_grammar_alone_calls_long_open_reading_frames(data):
     predict, _ = UNTRAINED["grammar"](data)
-    probabilities = predict(np.asarray(data.test.array.tokens))
+    probabilities, _ = predict(np.asarray(data.test.array.tokens))
     assert np.allclose(probabilities.sum(axis=1), 1)
     assert (probabilities == probabilities[0]).all()
 
 
 def test_constant_probabilities_have_the_nats_of_their_shares(data):
     predict, _ = UNTRAINED["grammar"](data)
-    row = predict(np.zeros(1, dtype=np.uint8))[0]
+    (row,), _ = predict(np.zeros(1, dtype=np.uint8))
     found = evaluate(data, predict, settings_of("grammar", data))
     assert found["nats_per_base"] == pytest.approx(-np.log(row[data.test.labels]).mean())
 

@@ -18,7 +18,6 @@ _RARE = 0.01
 _FEWEST_BASES_OF_INTRON = 20
 _FEWEST_BASES_OF_GENE = 3
 _EVIDENCE, _EVIDENCE_OF_A_GENE = 0.0125, 20.0
-_OF_RELATIVES = 2.0  # how much more of a gene counts
 _CAUTION = 2.0
 """Nats of an intron beyond how rare they are: statistics of neighbouring bases are less sure than their sum.
 
@@ -92,14 +91,7 @@ class Grammar:
         return ((self.donor, self.acceptor), *((donor, acceptor) for donor, acceptor in others))
 
     @classmethod
-    def of(
-        cls,
-        genes: Iterable[Gene],
-        letters: Callable[[Interval], str],
-        num_bases: int,
-        *,
-        reads_relatives: bool = False,
-    ) -> Grammar:
+    def of(cls, genes: Iterable[Gene], letters: Callable[[Interval], str], num_bases: int) -> Grammar:
         """Finds the rules of an annotation.
 
         Start and stop codons are those of more than 1 % of the genes whose coding sequence is whole codons.
@@ -114,8 +106,6 @@ class Grammar:
             genes: the annotation's.
             letters: gives the letters of an interval, as `Genome.letters` does.
             num_bases: bases of the genome.
-            reads_relatives: whether the model also knows what relatives say: then twice as many bases of a
-                gene count as `evidence` (chosen with models of one fly that were tried on another).
 
         Raises:
             ValueError: no gene codes for anything.
@@ -128,7 +118,6 @@ class Grammar:
         introns = [len(gap) for gap in gaps]
         sizes = sorted(sum(segment.end - segment.start for segment in t.cds) for t in coding)
         num_coding = sum(sizes)
-        of_a_gene = _EVIDENCE_OF_A_GENE * (_OF_RELATIVES if reads_relatives else 1)
         between = max(num_bases - num_coding - sum(introns), len(coding)) / len(coding)
         found = cls(
             starts=_frequent(start for start, _ in ends),
@@ -140,7 +129,9 @@ class Grammar:
             max_overlap=0 if introns else _usual_overlap(coding),
             gene_cost=math.log(max(num_bases - num_coding, len(coding)) / len(coding)),
             coding_base_cost=len(introns) / num_coding - 1 / between,
-            evidence=min(_EVIDENCE, of_a_gene * len(coding) / sum(b - a for a, b in map(_span, coding))),
+            evidence=min(
+                _EVIDENCE, _EVIDENCE_OF_A_GENE * len(coding) / sum(b - a for a, b in map(_span, coding))
+            ),
         )
         if not introns:
             return found

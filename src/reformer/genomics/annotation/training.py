@@ -255,12 +255,7 @@ def _grammar(scheme: ClassScheme, sequences: LabelledSequences) -> Grammar | Non
     if "CDS" not in scheme.kinds:
         return None
     try:
-        grammar = Grammar.of(
-            sequences.genes,
-            sequences.letters,
-            len(sequences.array),
-            reads_relatives=sequences.brought_over is not None,
-        )
+        grammar = Grammar.of(sequences.genes, sequences.letters, len(sequences.array))
     except ValueError as error:
         raise UserError(f"{', '.join(map(str, sequences.files))}: {error}") from error
     return replace(grammar, class_shares=sequences.class_shares(scheme))
