@@ -8,11 +8,11 @@ time learns such statistics slowly, and never as exactly as counting does; it ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ _ELSEWHERE = 3  # the row of counts after those of the places in a codon
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Key = TypeVar("Key", bound=str)
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,21 @@ def read_tables(file: Path, content: str) -> dict[str, npt.NDArray[Any]]:
         return load_file(file)
     except SafetensorError as error:
         raise UserError(f"{file}: damaged: {error}") from error
+
+
+def read_log_odds(file: Path, content: str, shapes: Mapping[Key, tuple[int, ...]]) -> dict[Key, Floats]:
+    """Reads tables of nats, float32, by their names and shapes.
+
+    Raises:
+        UserError: as `read_tables`, and for a table that is missing, of another shape, or not finite float32.
+    """
+    tables = read_tables(file, content)
+    for name, shape in shapes.items():
+        table = tables.get(name)
+        is_right = table is not None and table.dtype == np.float32 and table.shape == shape
+        if not is_right or not np.isfinite(tables[name]).all():
+            raise UserError(f'{file}: expected finite float32 {list(shape)} as "{name}"')
+    return {name: tables[name] for name in shapes}
 
 
 def other_strand(codes: Codes) -> Codes:

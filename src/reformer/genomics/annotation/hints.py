@@ -18,9 +18,8 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from reformer.errors import UserError
 from reformer.genomics.annotation.classes import ClassScheme
-from reformer.genomics.annotation.coding_model import Floats, read_tables
+from reformer.genomics.annotation.coding_model import Floats, read_log_odds
 from reformer.genomics.annotation.relatives import BroughtOver
 from reformer.genomics.annotation.signals import Places, Site
 
@@ -98,18 +97,8 @@ class HintModel:
         Raises:
             UserError: it is missing, damaged or not ours.
         """
-        file = folder / HINTS_FILE
-        tables = read_tables(file, "what relatives say of start and stop codons and splice sites")
-        for site in get_args(Site):
-            table = tables.get(site)
-            if (
-                table is None
-                or table.dtype != np.float32
-                or table.shape != _SHAPE
-                or not np.isfinite(table).all()
-            ):
-                raise UserError(f'{file}: expected finite float32 {list(_SHAPE)} as "{site}"')
-        return cls({site: tables[site] for site in get_args(Site)}, scheme)
+        content = "what relatives say of start and stop codons and splice sites"
+        return cls(read_log_odds(folder / HINTS_FILE, content, dict.fromkeys(get_args(Site), _SHAPE)), scheme)
 
 
 def _sides(site: Site, scheme: ClassScheme) -> npt.NDArray[np.bool_]:

@@ -17,14 +17,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from reformer.errors import UserError
 from reformer.genomics.annotation.coding_model import (
     UNKNOWN,
     Codes,
     Floats,
     contexts,
     other_strand,
-    read_tables,
+    read_log_odds,
 )
 
 SIGNALS_FILE = "signals.safetensors"
@@ -113,19 +112,8 @@ class SignalModel:
         Raises:
             UserError: it is missing, damaged or not ours.
         """
-        file = folder / SIGNALS_FILE
-        tables = read_tables(file, "the start codons and splice sites")
-        for site in FIRST:
-            shape = (_LENGTH[site], 4**_ORDER, 4)
-            table = tables.get(site)
-            if (
-                table is None
-                or table.dtype != np.float32
-                or table.shape != shape
-                or not np.isfinite(table).all()
-            ):
-                raise UserError(f'{file}: expected finite float32 {list(shape)} as "{site}"')
-        return cls({site: tables[site] for site in FIRST})
+        shapes = {site: (_LENGTH[site], 4**_ORDER, 4) for site in FIRST}
+        return cls(read_log_odds(folder / SIGNALS_FILE, "the start codons and splice sites", shapes))
 
 
 def _window(codes: Codes, starts: Places, length: int, order: int) -> tuple[Codes, Codes]:
