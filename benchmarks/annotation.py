@@ -24,11 +24,11 @@ is the mean over the groups of classes of the organism. What the evidence of a n
 and testing on the other. That a long gene gets no more evidence than a short one was tried because of a
 figure of the fly's test species, and kept because of its training species. That introns speak for no gene
 as well was found on the fly's training species; what an intron costs, how far few are believed, and that
-3-mers add nothing to relatives and statistics, on the training species of both. Hints and that relatives
-are silent of a tenth of what is trained on were tried by training on one species and testing on the other,
-and on the test species: hints make the genes of all flies better, silence those of the test yeast; of the
-two yeasts that are trained on, whose annotations differ in where genes begin, neither changes the figures
-by more than their noise. Rows of other contenders and seeds that the results file has stay in it.
+3-mers add nothing to relatives and statistics, on the training species of both. Hints were tried by
+training on one species and testing on the other, and on the test species: they make the genes of all three
+flies better, and those of the test yeast; of the two yeasts that are trained on, whose annotations differ
+in where genes begin, the starts a little worse. Rows of other contenders and seeds that the results file
+has stay in it.
 """
 
 import argparse

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from reformer.data.nucleotides import reverse_complement
@@ -43,9 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from reformer.genomics.annotation.recipe import AnnotationRecipe
-
-_SILENT_SHARE, _SILENT_BASES = 0.1, 1024
-"""How often relatives say nothing in training, and of how many bases at a time."""
 
 
 class AnnotationTask:
@@ -124,8 +120,7 @@ class AnnotationBatches(TrainingBatches):
     """`TrainingBatches` of the model's tokens, with the class of each base as its label.
 
     The place modulo 3 at which a window begins is drawn by the seed and the window's number. Labels of N are
-    ignored. What relatives say is left out of one in ten stretches of 1,024 bases, so that the model learns
-    what to make of genes that they lack.
+    ignored.
     """
 
     def __init__(
@@ -171,18 +166,11 @@ class AnnotationBatches(TrainingBatches):
                 here = brought_over[span.start : span.start + span.length]
                 if span.is_other_strand:
                     here = here.reverse_complement(self._scheme)
-                spoken = here.features(len(self._scheme.names))
-                spoken[self._is_silent(derive(self._seed, index, row, 1), span.length)] = 0
-                features.append(spoken)
+                features.append(here.features(len(self._scheme.names)))
         batch = {"input_ids": input_ids, "labels": labels}
         if features:
             batch["input_features"] = features
         return {name: torch.from_numpy(np.stack(rows)) for name, rows in batch.items()}
-
-    def _is_silent(self, seed: int, length: int) -> npt.NDArray[np.bool_]:
-        """Bases ``[length]`` whose relatives say nothing."""
-        silent = np.random.default_rng(seed).random(-(-length // _SILENT_BASES)) < _SILENT_SHARE
-        return np.repeat(silent, _SILENT_BASES)[:length]
 
     def _frames_of(self, span: Span) -> Labels:
         """Open reading frames of the record, at the span, anchors counted from its first base."""
