@@ -48,6 +48,7 @@ def pretraining_recipe(
     recipe: Path | None = None,
     overrides: Sequence[str] = (),
     start_from: Path | None = None,
+    lora_rank: int | None = None,
 ) -> Recipe:
     """The recipe that `reformer train` runs.
 
@@ -58,6 +59,7 @@ def pretraining_recipe(
         recipe: a recipe whose model and training sections are used instead of `pretrain.yaml`'s.
         overrides: `key=value` strings over all of it.
         start_from: the folder of a trained model, checkpoint or run to begin with the weights of.
+        lora_rank: that of the adapters which are trained then; None to train all weights.
 
     Raises:
         UserError: one line, for whatever is wrong with the recipe.
@@ -82,5 +84,7 @@ def pretraining_recipe(
             values["data.mutated_copies"] = 0.0  # nothing is known of how the model reads
     elif recipe is None and objective == "masked":
         values |= _MASKED
+    if lora_rank is not None:
+        values["training.lora_rank"] = lora_rank
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     return load_over_packaged(Recipe, recipe, "pretrain.yaml", [*given, *overrides])

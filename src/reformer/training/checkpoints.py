@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `checkpoint-STEP` with the model and its tokenizer as `from_pretrained` reads them,
 `optimizer.safetensors` and `optimizer.json`, `scheduler.json`, the Trainer's own `trainer_state.json` and,
-for every process, `rng_state_PROCESS.json`. It is written under another name and renamed when it is whole.
+for every process, `rng_state_PROCESS.json`. With LoRA the adapters are merged into that model, and
+`adapters.safetensors` has them apart. It is written under another name and renamed when it is whole.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from reformer.errors import UserError
 from reformer.training.json_file import read_json
+from reformer.training.lora import adapter_state, load_states
 from reformer.training.run_folder import TRAINER_STATE_FILE
 from reformer.training.safetensors_header import read_safetensors_header
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS_FILE = "model.safetensors"
+_ADAPTERS_FILE = "adapters.safetensors"
 _OPTIMIZER_TENSORS_FILE = "optimizer.safetensors"
 _OPTIMIZER_FILE = "optimizer.json"
 _SCHEDULER_FILE = "scheduler.json"
@@ -109,8 +112,18 @@ def load_rng_state(folder: Path, process: int) -> None:
         torch.cuda.set_rng_state(_from_hex(states["cuda"]))
 
 
+def save_adapters(model: PreTrainedModel, folder: Path) -> None:
+    """Writes the adapters of a model that has some, and what they adapt.
+
+    Raises:
+        OSError, SafetensorError: when they cannot be written.
+    """
+    if adapters := adapter_state(model):
+        safetensors.torch.save_file(adapters, folder / _ADAPTERS_FILE)
+
+
 def load_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Loads the weights of a checkpoint into a model, all of them and no others.
+    """Loads the weights of a checkpoint into a model, its adapters too: all of them and no others.
 
     Raises:
         UserError: when the file is missing or damaged, or belongs to another model.
@@ -118,7 +131,14 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
     file = folder / WEIGHTS_FILE
     _check_header(file)
     try:
-        safetensors.torch.load_model(model, file)
+        if adapter_state(model):
+            _check_header(folder / _ADAPTERS_FILE)
+            load_states(
+                model,
+                *(safetensors.torch.load_file(folder / name) for name in (WEIGHTS_FILE, _ADAPTERS_FILE)),
+            )
+        else:
+            safetensors.torch.load_model(model, file)
     except RuntimeError as error:
         raise UserError(f"{file}: not of this model: {' '.join(str(error).split())}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +63,7 @@ _FORWARD = {
 
 _TOKEN_EMBEDDINGS = "embeddings.word_embeddings."
 _FEATURES = "embeddings.feature_projection."
+_TOKENS, _PROJECTION = "token embeddings", "feature projection"
 _TAPS = ".self_attention.taps"
 
 
@@ -204,6 +206,12 @@ def take_weights(
         raise recipe.error(KEY, str(error)) from error
 
 
+def names_of_new(parts: Sequence[str]) -> tuple[str, ...]:
+    """How the names of weights begin that are in parts of a model, those of `Taken.new`."""
+    places = {_TOKENS: _TOKEN_EMBEDDINGS, _PROJECTION: _FEATURES}
+    return tuple(f"reformer.{places[part]}" if part in places else f"{part}." for part in parts)
+
+
 def has_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokens of a trained model are those of a tokenizer, number by number."""
     return (
@@ -214,13 +222,13 @@ def has_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _take_body(start: StartingModel, source: Any, model: Any, has_same_tokens: bool) -> Taken:
     """Copies what does not depend on the head, nor on tokens that are not the same."""
-    embeddings = ("token embeddings",)
+    embeddings = (_TOKENS,)
     left_out = (_FEATURES,) if has_same_tokens else (_FEATURES, _TOKEN_EMBEDDINGS)
     _copy(getattr(source, "reformer", source), model.reformer, start.folder, left_out)
     layers = f"{len(model.config.attn_layers)} layer(s)"
     heads = [name for name, child in model.named_children() if name != "reformer" and [*child.parameters()]]
     if model.config.num_input_features:
-        heads.insert(0, "feature projection")
+        heads.insert(0, _PROJECTION)
     remark = ""
     if start.turns_round:
         remark = f"they read {'one way' if start.recipe.is_decoder else 'both ways'} now"

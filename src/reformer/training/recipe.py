@@ -104,6 +104,8 @@ class TrainingSection(Section):
         objective: "causal" (the next token) or "masked" (tokens that are hidden, see `training.masking`).
         start_from: the folder of a trained model, checkpoint or run whose weights the run begins with, see
             `reformer.training.fine_tuning`; new ones by default.
+        lora_rank: train adapters of this rank, see `reformer.training.lora`, and what is new for the task,
+            but no other weights of the model to start from; 0 to train them all.
         seed: determines the weights that are new, the windows, the dropout and the hash rotations.
         lengths: the stages of the sequence length, in order.
         gradient_accumulation: forward passes per optimizer step.
@@ -124,6 +126,7 @@ class TrainingSection(Section):
 
     objective: Literal["causal", "masked"] = "causal"
     start_from: FilePath | None = None
+    lora_rank: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     lengths: Annotated[list[Stage], Field(min_length=1)]
     gradient_accumulation: Count = 1
@@ -204,6 +207,12 @@ def load_recipe(
         raise recipe.error(
             "data.mutated_copies",
             f"{recipe.data.mutated_copies:g}: expected 0 for a model that is not a causal language model",
+        )
+    if recipe.training.lora_rank and recipe.training.start_from is None:
+        raise recipe.error(
+            "training.lora_rank",
+            f"{recipe.training.lora_rank}: adapters are of trained weights, expected a model in "
+            "training.start_from (--start-from)",
         )
     recipe.output_dir = absolute(recipe.output_dir)
     if recipe.training.start_from is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from rich.console import Console
 
 from reformer.errors import UserError
 from reformer.training.atomic import atomic_folder
-from reformer.training.fine_tuning import Taken, has_vocabulary, take_weights
+from reformer.training.fine_tuning import Taken, has_vocabulary, names_of_new, take_weights
 from reformer.training.interruption import Interruption
+from reformer.training.json_file import read_json
 from reformer.training.metrics import MetricsFile, Recorder, TensorBoardEvents, drop_metrics_after
 from reformer.training.model_folder import resolve_device
 from reformer.training.progress import ProgressDisplay
@@ -25,6 +27,7 @@ from reformer.training.run_folder import (
     METRICS_FILE,
     MODEL,
     RECIPE_FILE,
+    START_FILE,
     TENSORBOARD,
     checkpoint_steps,
     latest_checkpoint,
@@ -170,6 +173,8 @@ def train(
     taken: Taken | None = None
     if recipe.training.start_from is not None and checkpoint is None:
         taken = take_weights(recipe, task, model, tokenizer)
+    if recipe.training.lora_rank:
+        _adapt(recipe, model, taken.new if taken else read_json(folder / START_FILE)["new"])
     if recipe.training.compile:
         _compile(recipe, model, use_cpu)
 
@@ -267,6 +272,19 @@ def _trainer(
     return trainer
 
 
+def _adapt(recipe: Recipe, model: PreTrainedModel, new: Sequence[str]) -> None:
+    """Freezes the model but for what is new in it, and gives it adapters, which follow from the seed."""
+    from transformers import set_seed
+
+    from reformer.training.lora import adapt
+
+    set_seed(recipe.training.seed)
+    try:
+        adapt(model, recipe.training.lora_rank, names_of_new(new))
+    except UserError as error:
+        raise recipe.error("training.lora_rank", str(error)) from error
+
+
 def _compile(recipe: Recipe, model: Any, use_cpu: bool) -> None:
     compiler = os.environ.get("CXX") or "g++"
     if use_cpu and shutil.which(compiler) is None:
@@ -313,6 +331,15 @@ def _announce(
         )
     if start is not None:
         _say(console, f"{'starts ' if isinstance(start, Taken) else 'resumes'} {start}")
+    if recipe.training.lora_rank:
+        trained, all_weights = (
+            sum(p.numel() for p in model.parameters() if p.requires_grad or not only_trained)
+            for only_trained in (True, False)
+        )
+        _say(
+            console,
+            f"trains  {100 * trained / all_weights:.2g} % of the weights ({trained:,} of {all_weights:,})",
+        )
 
 
 def _has_bfloat16_instructions() -> bool:

@@ -22,11 +22,13 @@ from reformer.training.checkpoints import (
     load_rng_state,
     load_scheduler,
     load_weights,
+    save_adapters,
     save_optimizer,
     save_rng_state,
     save_scheduler,
 )
 from reformer.training.evaluation import BitsReport, Sums, evaluate_bits
+from reformer.training.lora import merged_state
 from reformer.training.metrics import NATS_PER_BIT, Recorder, peak_memory_bytes
 from reformer.training.run_folder import (
     TRAINER_STATE_FILE,
@@ -278,8 +280,8 @@ class ReformerTrainer(Trainer):
         self._step_start = time.perf_counter()
 
     def save_model_folder(self, folder: Path) -> None:
-        """Writes the model and its tokenizer into a folder that `from_pretrained` reads."""
-        self._model.save_pretrained(folder)
+        """Writes the model, adapters merged, and its tokenizer into a folder that `from_pretrained` reads."""
+        self._model.save_pretrained(folder, state_dict=merged_state(self._model))
         self._tokenizer.save_pretrained(folder)
 
     def remove_old_checkpoints(self) -> None:
@@ -300,6 +302,7 @@ class ReformerTrainer(Trainer):
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
         self.save_model_folder(folder)
+        save_adapters(self._model, folder)
         save_optimizer(self.optimizer, folder)
         save_scheduler(self.lr_scheduler, folder)
         self.state.save_to_json(str(folder / TRAINER_STATE_FILE))

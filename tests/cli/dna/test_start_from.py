@@ -21,6 +21,7 @@ from reformer.models.auto import (
     ReformerConfig,
     ReformerForCausalLM,
     ReformerForMaskedLM,
+    ReformerForSequenceClassification,
     ReformerForTokenClassification,
 )
 from reformer.training.fine_tuning import take_weights
@@ -167,6 +168,49 @@ def test_classify_train_starts_from_a_language_model(
         "token embeddings",
         "classifier",
     ]
+
+
+def test_classify_train_adapts_a_language_model(
+    run_command: RunCommand, language_model: Path, tmp_path: Path
+) -> None:
+    sequences, labels = write_sequences(tmp_path, 0, 8)
+    files = ("--sequences", sequences, "--labels", labels, "--out", "run")
+    settings = ("classification.folds=0", "training.device=cpu", "training.warmup_steps=0", SHORT)
+    outcome = run_command(
+        *("dna", "classify", "train", *files, "--start-from", language_model, "--lora", "2", *settings)
+    )
+    assert outcome.code == 0, outcome.err
+    assert "new: token embeddings and classifier\n" in outcome.err
+    assert "\ntrains  " in outcome.err
+    before = weights(language_model, ReformerForMaskedLM)
+    after = weights(tmp_path / "run" / "model", ReformerForSequenceClassification)
+    layers = [name for name in before if name.startswith("reformer.encoder.")]
+    unchanged = [name for name in layers if torch.equal(before[name], after[name])]
+    assert unchanged == [name for name in layers if "layer_norm" in name or name.endswith("bias")]
+    outcome = run_command("dna", "classify", "predict", "run", sequences, "--out", "predicted")
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("command", ["annotate", "classify", "pretrain", "structure", "tracks"])
+def test_lora_is_of_a_trained_model_and_of_a_rank(
+    run_command: RunCommand, tmp_path: Path, command: str
+) -> None:
+    options = {
+        "annotate": ("train", "--genome", "g.fa", "--genes", "g.gff3"),
+        "classify": ("train", "--sequences", "s.fa", "--labels", "l.tsv"),
+        "pretrain": ("g.fa",),
+        "structure": ("train", "--structures", "s.pdb"),
+        "tracks": ("train", "--genome", "g.fa", "--track", "t.bw"),
+    }
+    given = ("dna", command, *options[command], "--out", "run")
+    outcome = run_command(*given, "--lora", "4")
+    assert outcome.code == 2
+    assert "training.lora_rank: 4: adapters are of trained weights, expected a model in" in outcome.err
+    assert outcome.err.count("\n") == 1
+    outcome = run_command(*given, "--lora", "0")
+    assert outcome.code == 2
+    assert "Invalid value for '--lora': " in outcome.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_classifier_does_not_begin_with_other_classes(gene_model: Path, tmp_path: Path) -> None:

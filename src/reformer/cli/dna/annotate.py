@@ -20,6 +20,7 @@ from reformer.cli.dna.options import (
     windows,
 )
 from reformer.cli.dna.overrides import (
+    LoraRank,
     Overrides,
     RecipeFile,
     Resume,
@@ -52,6 +53,7 @@ def train(
         ),
     ] = False,
     start_from: StartFrom = None,
+    lora: LoraRank = None,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -67,7 +69,7 @@ def train(
     if genome and genes is None and all(map(is_genbank, genome)):
         genes = genome
     named = {"data.train": ("--genome", genome), "annotation.train": ("--genes", genes)}
-    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
+    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from, lora)
     if relatives:
         given = ["annotation.relatives=true", "annotation.kmer=0", *given]
     loaded = load_annotation_recipe(path, given)

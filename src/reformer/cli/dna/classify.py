@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reformer.cli.dna.overrides import (
+    LoraRank,
     Overrides,
     RecipeFile,
     Resume,
@@ -63,6 +64,7 @@ def train(
         typer.Option(help="Their labels: name, tab, label; may be repeated.", show_default=False),
     ] = None,
     start_from: StartFrom = None,
+    lora: LoraRank = None,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -76,7 +78,7 @@ def train(
     from reformer.genomics.classification.recipe import load_classification_recipe
 
     named = {"data.train": ("--sequences", sequences), "classification.train": ("--labels", labels)}
-    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
+    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from, lora)
     if train_classifier(load_classification_recipe(path, given), resume).interrupted:
         raise typer.Exit(130)
 

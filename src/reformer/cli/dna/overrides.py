@@ -25,6 +25,16 @@ StartFrom = Annotated[
         show_default=False,
     ),
 ]
+LoraRank = Annotated[
+    int | None,
+    typer.Option(
+        "--lora",
+        metavar="RANK",
+        min=1,
+        help="With --start-from: keep its weights, and train adapters of this rank and what is new (LoRA).",
+        show_default=False,
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's latest checkpoint.")]
 
 
@@ -34,6 +44,7 @@ def recipe_and_overrides(
     files: Mapping[str, tuple[str, list[Path] | None]],
     out: Path | None,
     start_from: Path | None = None,
+    lora_rank: int | None = None,
 ) -> tuple[Path | None, list[str]]:
     """The recipe's file, None for that of the library, and what is laid over it.
 
@@ -43,6 +54,7 @@ def recipe_and_overrides(
         files: what each option gives, by the key of the recipe: the option's name and its files.
         out: the run folder.
         start_from: the model to begin with.
+        lora_rank: that of its adapters; None to train all weights.
 
     Raises:
         UserError: neither a recipe nor all that the one of the library needs.
@@ -61,4 +73,6 @@ def recipe_and_overrides(
         named.append(f"output_dir={json.dumps(str(out))}")
     if start_from is not None:
         named.append(f"training.start_from={json.dumps(str(start_from))}")
+    if lora_rank is not None:
+        named.append(f"training.lora_rank={lora_rank}")
     return recipe, named + words

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reformer.cli.dna.overrides import StartFrom
+from reformer.cli.dna.overrides import LoraRank, StartFrom
 from reformer.errors import UserError
 
 
@@ -51,6 +51,7 @@ def pretrain(
         Path | None, typer.Option(help="A recipe for model and training.", show_default=False)
     ] = None,
     start_from: StartFrom = None,
+    lora: LoraRank = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A value over the recipe's.", show_default=False),
@@ -69,7 +70,7 @@ def pretrain(
     data = PretrainingData(
         genomes, held_out_regions, held_out or (), _by_name(species or ()), lower_case.value
     )
-    result = train(pretraining_recipe(data, objective.value, out, recipe, settings or (), start_from))
+    result = train(pretraining_recipe(data, objective.value, out, recipe, settings or (), start_from, lora))
     if result.interrupted:
         raise typer.Exit(130)
 

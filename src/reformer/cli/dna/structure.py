@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from reformer.cli.dna.overrides import (
+    LoraRank,
     Overrides,
     RecipeFile,
     Resume,
@@ -26,6 +27,7 @@ def train(
         typer.Option(help="PDB or mmCIF file, or a folder of them; may be repeated.", show_default=False),
     ] = None,
     start_from: StartFrom = None,
+    lora: LoraRank = None,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -39,7 +41,7 @@ def train(
     from reformer.genomics.structure.recipe import load_structure_recipe
 
     named = {"data.train": ("--structures", structures)}
-    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
+    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from, lora)
     if train_structure(load_structure_recipe(path, given), resume).interrupted:
         raise typer.Exit(130)
 

@@ -20,6 +20,7 @@ from reformer.cli.dna.options import (
     windows,
 )
 from reformer.cli.dna.overrides import (
+    LoraRank,
     Overrides,
     RecipeFile,
     Resume,
@@ -45,6 +46,7 @@ def train(
         typer.Option(help="A sequence to evaluate on instead; may be repeated.", show_default=False),
     ] = None,
     start_from: StartFrom = None,
+    lora: LoraRank = None,
     out: RunFolder = None,
     resume: Resume = False,
 ) -> None:
@@ -59,7 +61,7 @@ def train(
     from reformer.training.run import train as train_run
 
     named = {"data.train": ("--genome", genome), "tracks.train": ("--track", track)}
-    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from)
+    path, given = recipe_and_overrides(recipe, overrides, named, out, start_from, lora)
     if held_out:
         given.append(f"data.held_out_records={json.dumps(held_out)}")
     loaded = load_tracks_recipe(path, given)
