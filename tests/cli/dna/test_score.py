@@ -165,6 +165,8 @@ def test_another_ref_than_the_genome_has(
         (("out.vcf.gz", "--window", "2000000"), "--window is 2,000,000"),
         (("out.vcf.gz", "--reach", "0"), "--reach is 0: expected 1 to 1,048,576 bases"),
         (("out.vcf.gz", "--on-mismatch", "skip"), "'error', 'filter'"),
+        (("out.vcf.gz", "--background", "-1"), "--background is -1: expected 0 or more random changes"),
+        (("out.vcf.gz", "--background", "9", "--seed", "-1"), "--seed is -1: expected 0 or more"),
     ],
 )
 def test_what_cannot_be(
@@ -193,6 +195,50 @@ def test_names_and_models_that_do_not_fit(
     outcome = run_command("dna", "score", finished_text_run, source, genome, "out.vcf.gz")
     assert outcome.code == 2
     assert "a model of ByteTokenizer: expected one of nucleotides" in outcome.err
+
+
+def quantiles(path: Path) -> list[tuple[float | None, ...]]:
+    with pysam.VariantFile(str(path)) as file:
+        return [record.info.get("REFORMER_LLR_QUANTILE", ()) for record in file]
+
+
+def test_a_background_says_how_unusual_each_score_is(
+    run_command: RunCommand, finished_run: Path, genome: Path, variants: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "v.vcf").write_text(variants.read_text() + f"record1\t120\t.\t{'N' * 2}\tA\t.\t.\t.\n")
+    shared = ("--window", "64", "--reach", "20", "--on-mismatch", "filter")
+
+    def score(source: Path, name: str, *options: str) -> bytes:
+        outcome = run_command("dna", "score", finished_run, source, genome, name, *shared, *options)
+        assert (outcome.code, outcome.err) == (0, "")
+        return (tmp_path / name).read_bytes()
+
+    first = score(tmp_path / "v.vcf", "1.vcf.gz", "--background", "19")
+    assert score(tmp_path / "v.vcf", "2.vcf.gz", "--background", "19") == first
+    found = quantiles(tmp_path / "1.vcf.gz")
+    assert [len(record) for record in found] == [1, 4, 1, 1, 1, 1, 0, 1]
+    assert all(value is not None for record in found[:1] + found[2:7] for value in record)
+    assert [value is None for value in found[1]] == [False, False, True, True]
+    assert found[7] == (None,)
+    numbers = [value for record in found for value in record if value is not None]
+    np.testing.assert_allclose(np.array(numbers) * 20, np.round(np.array(numbers) * 20), atol=1e-4)
+    assert min(numbers) >= 0.0499
+    with pysam.VariantFile(str(tmp_path / "1.vcf.gz")) as file:
+        for field in FIELDS:
+            declared = file.header.info[f"{field}_QUANTILE"]
+            assert (declared.number, declared.type) == ("A", "Float")
+            assert f"whose {field} is no higher" in declared.description
+        (made,) = [json.loads(r.value) for r in file.header.records if r.key == "REFORMER_LLR_provenance"]
+    assert (made["options"]["background"], made["options"]["seed"]) == (19, 0)
+    score(tmp_path / "v.vcf", "3.vcf.gz", "--background", "19", "--seed", "1")
+    assert quantiles(tmp_path / "3.vcf.gz") != found
+    # The scores are those without a background, and quantiles do not stay beside scores that they are not of.
+    score(tmp_path / "v.vcf", "plain.vcf.gz")
+    score(tmp_path / "1.vcf.gz", "again.vcf.gz")
+    with_them, without, again = (scores(tmp_path / f"{name}.vcf.gz") for name in ("1", "plain", "again"))
+    assert with_them == without == again
+    with pysam.BGZFile(str(tmp_path / "again.vcf.gz")) as file:
+        assert b"_QUANTILE" not in file.read()
 
 
 def test_ctrl_c_leaves_nothing(finished_run: Path, tmp_path: Path) -> None:

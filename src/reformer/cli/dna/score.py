@@ -27,6 +27,10 @@ def score(
     on_mismatch: Annotated[
         OnMismatch, typer.Option(help="What to do where REF is not what the genome has.")
     ] = OnMismatch.ERROR,
+    background: Annotated[
+        int, typer.Option(help="Random changes of each kind to compare the scores with; 0 for none.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same random changes.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Score variants: what each changes in what the model says of the genome.
@@ -46,14 +50,22 @@ def score(
 
     A model of `dna tracks train`: REFORMER_TRACK_NAME of each track, how much more it predicts with the
     change than without, over 250 bases on either side, as the mean of asinh(value / mean).
+
+    With --background N also FIELD_QUANTILE beside each score FIELD: the share of N random changes of the same
+    kind whose score is no higher, the ALT itself counted: (rank + 1) / (N + 1). 0.001 is lower than all but
+    one change in a thousand. N are drawn for each kind that VARIANTS has: substitutions of one base,
+    insertions, deletions, and other replacements, as long as those of VARIANTS, on the sequences that have
+    variants, where the genome has A, C, G and T.
     """
     from reformer.genomics.genome import Genome
     from reformer.genomics.provenance import provenance
+    from reformer.genomics.variants.background import QuantileScorer, check_background, draw_changes
     from reformer.genomics.variants.scorers import load_scorer
     from reformer.genomics.variants.scoring import check_output, check_variants, check_window, write_scores
     from reformer.training.progress import progress_bar
 
     check_window(window, reach)
+    check_background(background, seed)
     check_output(out)
     with Genome(genome) as opened:
         num_variants, num_mismatches = check_variants(variants, opened, on_mismatch.value)
@@ -67,8 +79,13 @@ def score(
             window=window,
             reach=reach,
             on_mismatch=on_mismatch.value,
+            background=background,
+            seed=seed,
         )
-        with progress_bar("scoring", num_variants) as advance:
+        drawn = draw_changes(variants, opened, background, seed) if background else {}
+        with progress_bar("scoring", num_variants + sum(map(len, drawn.values()))) as advance:
+            if background:
+                scorer = QuantileScorer(scorer, opened, drawn, advance)
             write_scores(out, variants, opened, scorer, advance, made)
     mismatches = f", {num_mismatches:,} of them with another REF than the genome" if num_mismatches else ""
     print(f"{out}: {num_variants:,} variants{mismatches}")

@@ -38,6 +38,15 @@ class Scorer(Protocol):
         """
 
 
+def quantile_of(field: InfoField) -> InfoField:
+    """The field that says how unusual a score is, see `reformer.genomics.variants.background`."""
+    return InfoField(
+        f"{field.name}_QUANTILE", "A", "Float",
+        f"Share of random changes of the same kind whose {field.name} is no higher, the ALT itself counted: "
+        "(rank + 1) / (number + 1)",
+    )  # fmt: skip
+
+
 class LanguageScorer:
     """Of a language model, on both strands.
 

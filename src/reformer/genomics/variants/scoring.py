@@ -14,7 +14,7 @@ from reformer.errors import UserError
 from reformer.genomics.genome import Genome
 from reformer.genomics.provenance import Provenance, one_line
 from reformer.genomics.variants.changes import Change
-from reformer.genomics.variants.scorers import Scorer
+from reformer.genomics.variants.scorers import Scorer, quantile_of
 from reformer.genomics.variants.vcf import (
     Filter,
     Scored,
@@ -117,7 +117,8 @@ def write_scores(
                 on_variants(len(batch))
 
     line = None if made is None else one_line(made)
-    write_scored_variants(path, source, scorer.fields, score, [REF_MISMATCH], line)
+    outdated = [quantile_of(field).name for field in scorer.fields]  # of other scores than these
+    write_scored_variants(path, source, scorer.fields, score, [REF_MISMATCH], line, outdated)
 
 
 def _scored(variants: tuple[Variant, ...], genome: Genome, name: str, scorer: Scorer) -> Iterator[Scored]:

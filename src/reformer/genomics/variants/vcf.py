@@ -101,6 +101,7 @@ def write_scored_variants(
     score: Callable[[Iterator[Variant]], Iterator[Scored]],
     filters: Sequence[Filter] = (),
     provenance: str | None = None,
+    outdated: Sequence[str] = (),
 ) -> None:
     """Copies a VCF file, its header and columns included, to VCF.gz (BGZF) with scores added to INFO.
 
@@ -115,6 +116,7 @@ def write_scored_variants(
         score: takes the variants and gives what is written to each, in their order; it may look ahead.
         filters: declared in the header; a variant keeps its other filters.
         provenance: what made the scores, in a line; kept in the header under the name of the first field.
+        outdated: fields of an earlier run that are left out, since they say nothing of these scores.
 
     Raises:
         UserError: the source is wrong (see `read_variants`), not sorted, or has a field of that name declared
@@ -124,7 +126,7 @@ def write_scored_variants(
     path = Path(path)
     if not path.name.endswith(".vcf.gz"):
         raise UserError(f"{path}: expected a name that ends with .vcf.gz")
-    *header, names = _header(source, fields, filters)
+    *header, names = _header(source, fields, filters, outdated)
     declarations = [*map(_declaration, fields), *map(_filter_declaration, filters)]
     if provenance is not None:
         declarations.append(f"{_provenance_key(fields)}{provenance}")
@@ -146,7 +148,7 @@ def write_scored_variants(
             for scored in score(variants()):
                 columns = taken.popleft()
                 columns[6] = _filters(columns[6], filters, scored.filters)
-                columns[7] = _info(columns[7], fields, scored.values)
+                columns[7] = _info(columns[7], fields, scored.values, outdated)
                 out.write(("\t".join(columns) + "\n").encode())
         if taken:
             raise ValueError(f"{len(taken)} variants were not scored: expected as many scores as variants")
@@ -159,7 +161,10 @@ def write_scored_variants(
 
 
 def _header(
-    source: str | os.PathLike[str], fields: Sequence[InfoField], filters: Sequence[Filter]
+    source: str | os.PathLike[str],
+    fields: Sequence[InfoField],
+    filters: Sequence[Filter],
+    outdated: Sequence[str],
 ) -> list[str]:
     """The lines of the header without our declarations, which may be there from an earlier run."""
     with _open(source) as opened:
@@ -173,9 +178,9 @@ def _header(
                     f"{source}: INFO field {field.name!r} is declared as Number={known.number}, "
                     f"Type={known.type}: expected Number={field.number}, Type={field.type}"
                 )
-    ours = tuple(
-        f"##{kind}=<ID={one.name}," for kind, all_ in (("INFO", fields), ("FILTER", filters)) for one in all_
-    )
+    infos = [*(field.name for field in fields), *outdated]
+    ours = tuple(f"##INFO=<ID={name}," for name in infos)
+    ours += tuple(f"##FILTER=<ID={one.name}," for one in filters)
     ours += (_provenance_key(fields),) if fields else ()
     return [line for line in lines if not line.startswith(ours)]
 
@@ -220,11 +225,13 @@ def _filters(column: str, known: Sequence[Filter], found: tuple[str, ...]) -> st
     return ";".join([name for name in kept if name not in (".", "PASS")] + list(found))
 
 
-def _info(info: str, fields: Sequence[InfoField], scores: Mapping[str, Value]) -> str:
+def _info(
+    info: str, fields: Sequence[InfoField], scores: Mapping[str, Value], outdated: Sequence[str]
+) -> str:
     """The INFO column with our fields at its end, in the place of those of an earlier run."""
     if unknown := scores.keys() - {field.name for field in fields}:
         raise ValueError(f"scores {sorted(unknown)} are not among the declared fields")
-    ours = {field.name for field in fields}
+    ours = {field.name for field in fields} | set(outdated)
     kept = [item for item in info.split(";") if item not in ("", ".") and item.partition("=")[0] not in ours]
     added = [f"{field.name}={_value(scores[field.name])}" for field in fields if field.name in scores]
     return ";".join([*kept, *added]) or "."
