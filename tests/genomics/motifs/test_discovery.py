@@ -22,6 +22,11 @@ __all__ = ["run_command"]
 MOTIFS = ("TGACTCAG", "CCGGAAGTGC")
 
 
+@pytest.fixture(autouse=True)
+def _one_heat_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reformer.genomics.variants.mutagenesis_report._MAX_PLOTS", 1)
+
+
 class Binding:
     """Scores a change by how it fits the two motifs around it, on either strand, with noise."""
 
