@@ -1,4 +1,4 @@
-"""What made a file: the command, the model and every option, as a file's own metadata or as JSON.
+"""What made a file: the command, the model if any, and every option, as a file's own metadata or as JSON.
 
 Without time stamps and the name of the file itself, so that the same work gives the same bytes.
 """
@@ -21,28 +21,35 @@ PROVENANCE_FILE = "provenance.json"
 Provenance = Mapping[str, Any]
 
 
-def provenance(command: str, model: Path, device: str, **options: Any) -> Provenance:
+def provenance(
+    command: str, model: Path | None = None, device: str | None = None, **options: Any
+) -> Provenance:
     """Says what makes an output.
 
     Args:
         command: "dna embed", for example.
-        model: a model, checkpoint or run folder; the digest of its weights is taken.
-        device: "auto", "cpu" or "cuda"; the one that is used is noted.
+        model: a model, checkpoint or run folder, if there is one; the digest of its weights is taken.
+        device: "auto", "cpu" or "cuda", with a model; the one that is used is noted.
         options: all others, inputs included; of paths the absolute ones are noted.
 
     Raises:
         UserError: there is no model, or no such device.
     """
-    from reformer.training.model_folder import WEIGHTS_FILE, find_model_folder, resolve_device
+    made: dict[str, Any] = {"command": f"reformer {command}", "version": version("reformer-torch")}
+    options = {name: _plain(value) for name, value in options.items()}
+    if model is not None:
+        from reformer.training.model_folder import WEIGHTS_FILE, find_model_folder
 
-    folder = find_model_folder(model)
-    return {
-        "command": f"reformer {command}",
-        "version": version("reformer-torch"),
-        "model": {"folder": str(folder.absolute()), "weights_sha256": sha256_of(folder / WEIGHTS_FILE)},
-        "options": {name: _plain(value) for name, value in options.items()}
-        | {"device": resolve_device(device)},
-    }
+        folder = find_model_folder(model)
+        made["model"] = {
+            "folder": str(folder.absolute()),
+            "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
+        }
+    if device is not None:
+        from reformer.training.model_folder import resolve_device
+
+        options["device"] = resolve_device(device)
+    return made | {"options": options}
 
 
 def one_line(made: Provenance) -> str:

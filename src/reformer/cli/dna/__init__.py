@@ -6,6 +6,7 @@ from reformer.cli.dna.annotate import app as annotate
 from reformer.cli.dna.classify import app as classify
 from reformer.cli.dna.embed import embed
 from reformer.cli.dna.generate import generate
+from reformer.cli.dna.motifs import app as motifs
 from reformer.cli.dna.mutagenesis import mutagenesis
 from reformer.cli.dna.pretrain import pretrain
 from reformer.cli.dna.score import score
@@ -18,6 +19,7 @@ app.add_typer(annotate, name="annotate")
 app.add_typer(classify, name="classify")
 app.command()(embed)
 app.command()(generate)
+app.add_typer(motifs, name="motifs")
 app.command()(mutagenesis)
 app.command()(pretrain)
 app.command()(score)
