@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from reformer.genomics.annotation.relatives import Relatives
     from reformer.genomics.classification.classifier import Classifier
     from reformer.genomics.coordinates import Interval, Strand, reverse_complement
+    from reformer.genomics.design.evolution import evolve
+    from reformer.genomics.design.goals import load_goal
     from reformer.genomics.embedding import Embedder, stretches, write_embeddings
     from reformer.genomics.formats.annotation import read_genes
     from reformer.genomics.formats.bed import Region, read_bed, write_bed
@@ -48,6 +50,8 @@ _MODULES = {
     "annotation.relatives": ("Relatives",),
     "classification.classifier": ("Classifier",),
     "coordinates": ("Interval", "Strand", "reverse_complement"),
+    "design.evolution": ("evolve",),
+    "design.goals": ("load_goal",),
     "embedding": ("Embedder", "stretches", "write_embeddings"),
     "formats.annotation": ("read_genes",),
     "formats.bed": ("Region", "read_bed", "write_bed"),

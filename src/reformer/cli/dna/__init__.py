@@ -4,6 +4,7 @@ import typer
 
 from reformer.cli.dna.annotate import app as annotate
 from reformer.cli.dna.classify import app as classify
+from reformer.cli.dna.design import design
 from reformer.cli.dna.embed import embed
 from reformer.cli.dna.generate import generate
 from reformer.cli.dna.motifs import app as motifs
@@ -17,6 +18,7 @@ from reformer.cli.dna.translate import translate
 app = typer.Typer(no_args_is_help=True, help="Genomes: from FASTA and standard files to standard files.")
 app.add_typer(annotate, name="annotate")
 app.add_typer(classify, name="classify")
+app.command()(design)
 app.command()(embed)
 app.command()(generate)
 app.add_typer(motifs, name="motifs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
@@ -15,7 +15,7 @@ import torch
 from reformer.data.nucleotides import reverse_complement
 from reformer.errors import UserError
 from reformer.genomics.base_encoding import BaseEncoding
-from reformer.genomics.classification.batches import padded
+from reformer.genomics.classification.batches import Tokens, padded
 from reformer.genomics.classification.metrics import (
     Classified,
     OneLabel,
@@ -76,6 +76,13 @@ class ClassificationSettings:
     def probabilities(self, logits: Logits) -> npt.NDArray[np.float64]:
         """Calibrated probabilities of logits, ``[records, classes]``."""
         return (softmax if self.problem_type == SINGLE_LABEL else sigmoid)(logits / self.temperature)
+
+    def log_probabilities(self, logits: Logits) -> npt.NDArray[np.float64]:
+        """Their logarithms, in nats, finite where a probability rounds to 0."""
+        scaled = logits.astype(np.float64) / self.temperature
+        if self.problem_type == SINGLE_LABEL:
+            return scaled - np.logaddexp.reduce(scaled, axis=-1, keepdims=True)  # type: ignore[no-any-return]
+        return -np.logaddexp(0, -scaled)  # type: ignore[no-any-return]
 
     def write(self, folder: Path) -> None:
         """Writes `classification.json` into a model's folder."""
@@ -170,19 +177,23 @@ class Classifier:
         """
         check_lengths(array, getattr(self.model, "config", None))
         logits = np.zeros((len(array.records), len(self.settings.classes)), dtype=np.float32)
-        device = getattr(self.model, "device", "cpu")
         index, number = process
         for rows in by_length(array.records.lengths.tolist(), _TOKENS_PER_BATCH)[index::number]:
             records = [array.records[row] for row in rows]
             windows = [array.window(record.start, record.length) for record in records]
             if other_strand:
                 windows = [reverse_complement(window) for window in windows]
-            batch = padded(self.settings.encoding, windows, self.is_rc_equivariant)
-            with torch.no_grad():
-                found = self.model(**{name: values.to(device) for name, values in batch.items()}).logits
-            logits[rows] = found.float().cpu().numpy()
+            logits[rows] = self.read(windows)
             on_progress(sum(map(len, windows)))
         return logits
+
+    def read(self, sequences: Sequence[Tokens]) -> Logits:
+        """Logits ``[sequences, classes]`` of nucleotide token ids, ``[bases]`` each, read in one pass."""
+        batch = padded(self.settings.encoding, sequences, self.is_rc_equivariant)
+        device = getattr(self.model, "device", "cpu")
+        with torch.no_grad():
+            logits = self.model(**{name: values.to(device) for name, values in batch.items()}).logits
+        return logits.float().cpu().numpy()  # type: ignore[no-any-return]
 
 
 def check_lengths(array: TokenArray, config: Any) -> None:

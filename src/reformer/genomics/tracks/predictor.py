@@ -113,36 +113,36 @@ class TrackPredictor:
         return cls(model.to(torch_device).eval(), settings)
 
     def predict(self, tokens: npt.NDArray[np.uint8], *, both_strands: bool = True) -> npt.NDArray[np.float32]:
-        """The expected value of each track at each base, float32 ``[bases, tracks]``.
+        """The expected value of each track at each base, float32 ``[..., bases, tracks]``.
 
         Args:
-            tokens: nucleotide token ids ``[bases]``, read in one pass, or one for each strand.
+            tokens: nucleotide token ids ``[..., bases]``, read in one pass, or one for each strand.
             both_strands: average what the model says of the sequence and of its reverse complement.
         """
         probabilities = self.probabilities(tokens, both_strands=both_strands)
         columns = [
-            levels.expected(probabilities[:, track]) for track, levels in enumerate(self.settings.levels)
+            levels.expected(probabilities[..., track, :]) for track, levels in enumerate(self.settings.levels)
         ]
-        return np.stack(columns, axis=1)
+        return np.stack(columns, axis=-1)
 
     def probabilities(
         self, tokens: npt.NDArray[np.uint8], *, both_strands: bool = True
     ) -> npt.NDArray[np.float32]:
-        """The probability of each level, float32 ``[bases, tracks, levels]``; see `predict`."""
+        """The probability of each level, float32 ``[..., bases, tracks, levels]``; see `predict`."""
         forward = self._one_strand(tokens)
         if not both_strands or getattr(self.model.config, "rc_equivariant", False):
             return forward
         backward = self._one_strand(reverse_complement(np.asarray(tokens)))
-        forward += backward[::-1, list(self.settings.other_strand)]
+        forward += backward[..., ::-1, :, :][..., list(self.settings.other_strand), :]
         forward *= 0.5
         return forward
 
     def _one_strand(self, tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         import torch
 
-        ids = torch.from_numpy(np.asarray(tokens).astype(np.int64))[None].to(self.model.device)
+        ids = torch.from_numpy(np.asarray(tokens).astype(np.int64)).to(self.model.device)
         with torch.no_grad():
-            logits = self.model(input_ids=ids).logits[0]
-        by_track = logits.float().unflatten(-1, (len(self.settings.names), -1))
+            logits = self.model(input_ids=ids.reshape(-1, ids.shape[-1])).logits
+        by_track = logits.float().reshape(*ids.shape, len(self.settings.names), -1)
         probabilities: npt.NDArray[np.float32] = by_track.softmax(-1).cpu().numpy()
         return probabilities

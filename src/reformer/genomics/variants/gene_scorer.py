@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from reformer.errors import UserError
-from reformer.genomics.annotation.annotator import SETTINGS_FILE, Annotator
+from reformer.genomics.annotation.annotator import SETTINGS_FILE, AnnotationSettings, Annotator
 from reformer.genomics.annotation.relatives import BroughtOver
 from reformer.genomics.base_encoding import LETTER_OF_TOKEN
 from reformer.genomics.genome import Genome
@@ -49,8 +49,7 @@ class GeneScorer:
     )  # fmt: skip
 
     def __init__(self, annotator: Annotator, window: int, owner: Path) -> None:
-        if annotator.settings.grammar is None:
-            raise UserError(f"{owner / SETTINGS_FILE}: no gene grammar: expected CDS among annotation.kinds")
+        check_grammar(annotator.settings, owner)
         self._annotator, self._window = annotator, window
         self._brought_over: tuple[str, BroughtOver | None] = ("", None)
 
@@ -66,9 +65,9 @@ class GeneScorer:
                 if brought_over is not None:
                     here, there = brought_over[first:end], _changed(brought_over, changes[i], first, end)
                 if end not in unchanged:
-                    unchanged[end] = self._score(sequence.ids(first, end), here)
-                changed = self._score(changed_ids(sequence, changes[i], first, end), there)
-                scores[0, i] = changed - unchanged[end]
+                    unchanged[end] = best_reading(self._annotator, sequence.ids(first, end), here)
+                ids = changed_ids(sequence, changes[i], first, end)
+                scores[0, i] = best_reading(self._annotator, ids, there) - unchanged[end]
         return np.round(scores, _DECIMALS) + 0.0  # never -0
 
     def _ask_relatives(self, sequence: StrandedSequence, name: str) -> BroughtOver | None:
@@ -79,13 +78,26 @@ class GeneScorer:
             self._brought_over = name, found
         return self._brought_over[1]
 
-    def _score(self, ids: TokenIds, brought_over: BroughtOver | None) -> float:
-        """Nats by which the best reading as genes is likelier than no gene."""
-        decoder = self._annotator.settings.decoder(open_ends=True)
-        assert decoder is not None
-        probabilities = self._annotator.probabilities(ids, brought_over=brought_over)
-        decoder.feed(ids.tobytes().translate(LETTER_OF_TOKEN), probabilities, brought_over)
-        return decoder.score()
+
+def check_grammar(settings: AnnotationSettings, owner: Path) -> None:
+    """Raises UserError, which names the `owner`, where a model's classes cannot be decoded into genes."""
+    if settings.grammar is None:
+        raise UserError(f"{owner / SETTINGS_FILE}: no gene grammar: expected CDS among annotation.kinds")
+
+
+def best_reading(annotator: Annotator, ids: TokenIds, brought_over: BroughtOver | None) -> float:
+    """Nats by which the best reading of a sequence as genes is likelier than no gene.
+
+    Args:
+        annotator: a model whose classes can be decoded, see `check_grammar`.
+        ids: nucleotide token ids ``[bases]``.
+        brought_over: what the model's relatives say of them, if it has some.
+    """
+    decoder = annotator.settings.decoder(open_ends=True)
+    assert decoder is not None
+    probabilities = annotator.probabilities(ids, brought_over=brought_over)
+    decoder.feed(ids.tobytes().translate(LETTER_OF_TOKEN), probabilities, brought_over)
+    return decoder.score()
 
 
 def _changed(brought_over: BroughtOver, change: Change, first: int, end: int) -> BroughtOver:

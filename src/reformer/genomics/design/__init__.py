@@ -1,0 +1,1 @@
+"""Sequences changed base by base until a trained model says of them what one wants."""
