@@ -140,7 +140,7 @@ def score(data: Data, called: Sequence[Any]) -> dict[str, Any]:
 
 def reformer(data: Data, seed: int, steps: int, folder: Path) -> tuple[list[Any], dict[str, Any]]:
     """Trains as `dna annotate train` does and calls genes as `dna annotate predict` does."""
-    from reformer.genomics.annotation.annotate import annotate_record, called_genes
+    from reformer.genomics.annotation.annotate import annotate_sequence, called_genes
     from reformer.genomics.annotation.annotator import Annotator
     from reformer.genomics.annotation.recipe import load_annotation_recipe
     from reformer.genomics.annotation.training import AnnotationTask
@@ -171,7 +171,10 @@ def reformer(data: Data, seed: int, steps: int, folder: Path) -> tuple[list[Any]
     annotator = Annotator.load(result.folder, "cpu")
     test = write_genbank(data.test, folder / "test.gbk")
     array = open_corpus([test], cache_dir=folder / "cache")
-    found = [annotate_record(annotator, array, record, Windows()) for record in array.records]
+    found = [
+        annotate_sequence(annotator, record.name, array.window(record.start, record.length), Windows())
+        for record in array.records
+    ]
     facts = {
         "parameters": sum(p.numel() for p in annotator.model.parameters()),
         "steps": steps,

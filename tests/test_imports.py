@@ -12,6 +12,7 @@ SOURCE = Path(reformer.__file__).parent
 ORDER = [
     ("cli",),
     ("bench",),
+    ("serving",),
     ("genomics", "documents", "video"),
     ("generation",),
     ("training",),

@@ -22,7 +22,7 @@ def array(tmp_path):
 
 def test_shares_of_what_is_hidden(array):
     ids = array.window(0, 20_000).astype(np.int64)
-    hidden, labels = Masking(array, 0).for_training(ids, 5)
+    hidden, labels = Masking(array.vocabulary, 0).for_training(ids, 5)
     chosen = labels != -100
     assert (labels[chosen] == ids[chosen]).all()
     assert (hidden[~chosen] == ids[~chosen]).all()
@@ -31,23 +31,23 @@ def test_shares_of_what_is_hidden(array):
     assert (hidden[chosen] == MASK).mean() == pytest.approx(0.8, abs=0.03)
     # One in ten stays, and a fifth of the others are alike by chance.
     assert (hidden[chosen] == ids[chosen]).mean() == pytest.approx(0.12, abs=0.03)
-    again = Masking(array, 0).for_training(ids, 5)
+    again = Masking(array.vocabulary, 0).for_training(ids, 5)
     np.testing.assert_array_equal(again, (hidden, labels))
-    assert (Masking(array, 0).for_training(ids, 6)[1] != labels).any()
-    assert (Masking(array, 1).for_training(ids, 5)[1] != labels).any()
+    assert (Masking(array.vocabulary, 0).for_training(ids, 6)[1] != labels).any()
+    assert (Masking(array.vocabulary, 1).for_training(ids, 5)[1] != labels).any()
 
 
 def test_text_has_every_byte_to_fill_in(tmp_path):
     (tmp_path / "x.txt").write_text("abc " * 2000)
     array = build_token_array(tmp_path / "x.txt", tmp_path / "cache")
-    hidden, chosen = Masking(array, 0).for_evaluation(array.window(0, 8000).astype(np.int64), 0)
+    hidden, chosen = Masking(array.vocabulary, 0).for_evaluation(array.window(0, 8000).astype(np.int64), 0)
     assert chosen.mean() == pytest.approx(0.15, abs=0.02)
     assert (hidden[chosen] == 259).all()
 
 
 def test_batches_have_labels_where_tokens_are_hidden(array):
     stage = Stage(length=100, steps=2, batch_size=3)
-    batches = TrainingBatches(array, [stage], 0, 1, masking=Masking(array, 0))
+    batches = TrainingBatches(array, [stage], 0, 1, masking=Masking(array.vocabulary, 0))
     plain = TrainingBatches(array, [stage], 0, 1)
     items = [batches[i] for i in range(2)]
     for i, item in enumerate(items):
@@ -60,7 +60,7 @@ def test_batches_have_labels_where_tokens_are_hidden(array):
 def test_bits_of_a_masked_model_are_those_of_plain_passes(array):
     model = build(ReformerForMaskedLM, vocab_size=9)
     report = evaluate_bits(model, array, 500)
-    masking, nats = Masking(array, 0), []
+    masking, nats = Masking(array.vocabulary, 0), []
     for start in range(0, 20_000, 500):
         ids = array.window(start, 500).astype(np.int64)
         hidden, chosen = masking.for_evaluation(ids, start)

@@ -19,6 +19,7 @@ from reformer.cli.evaluate import evaluate
 from reformer.cli.generate import generate
 from reformer.cli.info import info
 from reformer.cli.quickstart import quickstart
+from reformer.cli.serve import serve
 from reformer.cli.train import train
 from reformer.errors import UserError
 from reformer.training.memory import keep_freed_memory
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (quickstart, train, evaluate, generate, bench, convert, info):
+for command in (quickstart, train, evaluate, generate, serve, bench, convert, info):
     app.command()(command)
 app.add_typer(dna, name="dna")
 

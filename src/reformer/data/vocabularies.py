@@ -8,6 +8,7 @@ so that text on disk, one byte per token, already holds the tokenizer's ids. Nei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 from reformer.errors import UserError
@@ -40,6 +41,11 @@ def vocabulary(name: TokenizerName, lower_case: LowerCase | None) -> dict[str, i
     else:
         tokens = [*SPECIAL_TOKENS, *NUCLEOTIDES, *NUCLEOTIDES.lower()]
     return {token: token_id for token_id, token in enumerate(tokens)}
+
+
+def holds_nucleotides(tokens: Mapping[str, int]) -> bool:
+    """Whether a vocabulary is that of nucleotides, by either policy."""
+    return any(tokens == vocabulary("nucleotide", policy) for policy in get_args(LowerCase))
 
 
 def check_tokenizer_name(name: str) -> TokenizerName:

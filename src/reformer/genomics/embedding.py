@@ -215,21 +215,35 @@ class Embedder:
         there = interval.on_other_strand(len(sequence)) if on_reverse else interval
         return sequence.ids(there.start, there.end)
 
-    @torch.no_grad()
     def _pass(self, rows: list[TokenIds], pooling: Pooling) -> list[Vectors]:
-        device = self._model.device
-        inputs = {name: values.to(device) for name, values in self._inputs(rows).items()}
-        hidden = self._model.reformer(**inputs).last_hidden_state
-        if pooling == "last":
-            pooled = hidden[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
-        elif pooling == "mean":
-            # Row by row, so that what a row gives does not depend on the others' lengths.
-            pooled = torch.stack(
-                [row[: len(ids)].float().mean(0) for row, ids in zip(hidden, rows, strict=True)]
-            )
-        else:
-            return [row[: len(ids)].float().cpu().numpy() for row, ids in zip(hidden, rows, strict=True)]
-        return list(pooled.float().cpu().numpy())
+        return embed_in_one_pass(self._model, rows, pooling, self._inputs)
+
+
+@torch.no_grad()
+def embed_in_one_pass(
+    model: Any, rows: list[TokenIds], pooling: Pooling, inputs: ModelInputs = language_inputs
+) -> list[Vectors]:
+    """Embeds a batch of sequences.
+
+    Args:
+        model: in evaluation mode.
+        rows: token ids ``[T]`` of each.
+        pooling: see `Embedder`.
+        inputs: what the model takes of them.
+
+    Returns:
+        For each float32 ``[features]``, or ``[T, features]`` for "per-base".
+    """
+    batch = {name: values.to(model.device) for name, values in inputs(rows).items()}
+    hidden = model.reformer(**batch).last_hidden_state
+    if pooling == "last":
+        pooled = hidden[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+    elif pooling == "mean":
+        # Row by row, so that what a row gives does not depend on the others' lengths.
+        pooled = torch.stack([row[: len(ids)].float().mean(0) for row, ids in zip(hidden, rows, strict=True)])
+    else:
+        return [row[: len(ids)].float().cpu().numpy() for row, ids in zip(hidden, rows, strict=True)]
+    return list(pooled.float().cpu().numpy())
 
 
 def write_embeddings(path: Path, rows: Iterator[Batch], made: Provenance | None = None) -> None:

@@ -58,7 +58,7 @@ def load_reader(path: Path, device: str) -> tuple[Any, LowerCase, ModelInputs]:
         UserError: for a missing, damaged or foreign file, and a device that is not there.
     """
     from reformer.genomics.annotation import annotator
-    from reformer.genomics.classification import batches, classifier
+    from reformer.genomics.classification import classifier
     from reformer.genomics.tracks import predictor
     from reformer.training.model_folder import find_model_folder, load_language_model
 
@@ -68,8 +68,7 @@ def load_reader(path: Path, device: str) -> tuple[Any, LowerCase, ModelInputs]:
         return of_bases.model, "fold", annotation_inputs(of_bases.settings)
     if (folder / classifier.SETTINGS_FILE).exists():
         of_sequences = classifier.Classifier.load(folder, device)
-        encoding, either_strand = of_sequences.settings.encoding, of_sequences.is_rc_equivariant
-        return of_sequences.model, "fold", lambda rows: batches.padded(encoding, rows, either_strand)
+        return of_sequences.model, "fold", of_sequences.inputs
     if (folder / predictor.SETTINGS_FILE).exists():
         of_tracks = predictor.TrackPredictor.load(folder, device)
         return of_tracks.model, of_tracks.settings.lower_case, language_inputs

@@ -14,7 +14,7 @@ these alone count (see `reformer.training.masking`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reformer.data.vocabularies import holds_nucleotides
 from reformer.data.windows import EvaluationWindow, evaluation_windows
 from reformer.errors import UserError
 from reformer.training.masking import Masking
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from reformer.data.tokens import TokenArray
 
 Sums = npt.NDArray[np.float64]
+TokenIds = npt.NDArray[np.integer]
 Reduce = Callable[[Sums], Sums]
 
 _TOKENS_PER_BATCH = 2**15
@@ -128,21 +130,15 @@ def evaluate_bits(
     names = list(dict.fromkeys(window.record for window in windows))
     row_of = {name: row for row, name in enumerate(names)}
     sums = np.zeros((len(names), longest.bit_length() + 1, 4))
-    is_base = _base_table(array)
-    masking = None if hasattr(model, "token_losses") else Masking(array, seed=0)
+    is_base = _base_table(array.vocabulary)
+    masking = None if hasattr(model, "token_losses") else Masking(array.vocabulary, seed=0)
     index, number = process
     was_training = model.training
     model.eval()
     try:
         for batch in _batches(windows[index::number], 1 if len(before) else _TOKENS_PER_BATCH):
             targets = np.stack([array.window(window.start, window.length) for window in batch])
-            if masking is None:
-                nats, counted = (
-                    _token_losses(model, targets, before),
-                    np.ones_like(targets[:, 1:], dtype=np.bool_),
-                )
-            else:
-                nats, counted = _filled_in_losses(model, targets, masking, [one.start for one in batch])
+            nats, counted = _losses(model, targets, before, masking, [one.start for one in batch])
             _check_finite(nats, batch, array)
             for window, row_nats, row_ids, row_counted in zip(batch, nats, targets, counted, strict=True):
                 sums[row_of[window.record]] += _sums_by_position(
@@ -156,6 +152,38 @@ def evaluate_bits(
     if not sums[..., _TOKENS].any():
         raise UserError(f"{array.folder}: too few tokens: none is hidden, so that none is to be filled in")
     return _report(names, sums)
+
+
+def evaluate_sequences(
+    model: Any, vocabulary: Mapping[str, int], sequences: Sequence[TokenIds]
+) -> list[Bits | None]:
+    """Measures sequences in memory, each as `evaluate_bits` does a file that has it alone.
+
+    Args:
+        model: as there, in eval mode.
+        vocabulary: token -> id.
+        sequences: token ids ``[T]`` of each.
+
+    Returns:
+        Bits of each sequence, None where it is too short for a token to be predicted.
+
+    Raises:
+        FloatingPointError: the model gives a loss that is not finite.
+    """
+    is_base, nothing = _base_table(vocabulary), np.empty(0, dtype=np.uint8)
+    masking = None if hasattr(model, "token_losses") else Masking(vocabulary, seed=0)
+    found: list[Bits | None] = [None] * len(sequences)
+    lengths = [len(ids) for ids in sequences]
+    order = [n for n in sorted(range(len(lengths)), key=lengths.__getitem__) if lengths[n] > 1]
+    for batch in _batches([EvaluationWindow(str(n), n, lengths[n]) for n in order], _TOKENS_PER_BATCH):
+        targets = np.stack([sequences[one.start] for one in batch])
+        rows = _losses(model, targets, nothing, masking, [0] * len(batch))
+        for one, ids, nats, counted in zip(batch, targets, *rows, strict=True):
+            sums = _sums_by_position(nats, counted, is_base[ids[1:]], one.length.bit_length() + 1).sum(axis=0)
+            if not np.isfinite(sums).all():
+                raise FloatingPointError(f"the model's loss on sequence {one.start + 1} is not finite")
+            found[one.start] = Bits.of(sums) if sums[_TOKENS] else None
+    return found
 
 
 def num_evaluated_tokens(array: TokenArray) -> int:
@@ -202,10 +230,21 @@ def _batches(windows: list[EvaluationWindow], max_tokens: int) -> Iterator[list[
         yield batch
 
 
+def _losses(
+    model: Any,
+    targets: TokenIds,
+    before: npt.NDArray[np.uint8],
+    masking: Masking | None,
+    numbers: list[int],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Nats of tokens 1, 2, ... of every row, [batch, length - 1], and which of them count."""
+    if masking is not None:
+        return _filled_in_losses(model, targets, masking, numbers)
+    return _token_losses(model, targets, before), np.ones_like(targets[:, 1:], dtype=np.bool_)
+
+
 @torch.no_grad()
-def _token_losses(
-    model: Any, token_ids: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float64]:
+def _token_losses(model: Any, token_ids: TokenIds, before: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Nats of tokens 1, 2, ... of every row, [batch, length - 1], which is read behind others, [context]."""
     rows = np.concatenate([np.broadcast_to(before, (len(token_ids), len(before))), token_ids], axis=1)
     input_ids = torch.from_numpy(rows.astype(np.int64)).to(model.device)
@@ -214,7 +253,7 @@ def _token_losses(
 
 @torch.no_grad()
 def _filled_in_losses(
-    model: Any, token_ids: npt.NDArray[np.uint8], masking: Masking, numbers: list[int]
+    model: Any, token_ids: TokenIds, masking: Masking, numbers: list[int]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Nats of tokens 1, 2, ... of every row, and which of them were hidden and count."""
     rows = [
@@ -247,17 +286,11 @@ def _sums_by_position(
     return np.stack([np.bincount(bins, weight, num_bins) for weight in weights], axis=1)
 
 
-def _base_table(array: TokenArray) -> npt.NDArray[np.bool_]:
-    """Which of 256 token ids are bases."""
-    table = np.zeros(256, dtype=np.bool_)
-    if array.tokenizer_name == "nucleotide":
-        table[
-            [
-                token_id
-                for token, token_id in array.vocabulary.items()
-                if token.upper() in ("A", "C", "G", "T")
-            ]
-        ] = True
+def _base_table(vocabulary: Mapping[str, int]) -> npt.NDArray[np.bool_]:
+    """Which token ids are bases."""
+    table = np.zeros(len(vocabulary), dtype=np.bool_)
+    if holds_nucleotides(vocabulary):
+        table[[token_id for token, token_id in vocabulary.items() if token.upper() in tuple("ACGT")]] = True
     return table
 
 

@@ -8,10 +8,12 @@ of the sequence itself); in an evaluation all become [MASK].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
-from reformer.data.tokens import TokenArray
+from reformer.data.vocabularies import holds_nucleotides
 from reformer.models.modeling import IGNORED
 
 MASKED_SHARE = 0.15
@@ -20,18 +22,17 @@ Ids = npt.NDArray[np.int64]
 
 
 class Masking:
-    """Hides tokens of sequences of one token array.
+    """Hides tokens of sequences of one vocabulary.
 
     Args:
-        array: the array.
+        vocabulary: token -> id.
         seed: determines the choice, together with a number that each sequence has.
     """
 
-    def __init__(self, array: TokenArray, seed: int) -> None:
-        vocabulary = array.vocabulary
+    def __init__(self, vocabulary: Mapping[str, int], seed: int) -> None:
         self._seed, self._mask_id = seed, vocabulary["[MASK]"]
         self._may_be_chosen = np.zeros(len(vocabulary), dtype=np.bool_)
-        letters = "ACGTacgt" if array.tokenizer_name == "nucleotide" else map(chr, range(256))
+        letters = "ACGTacgt" if holds_nucleotides(vocabulary) else map(chr, range(256))
         self._may_be_chosen[[vocabulary[letter] for letter in letters if letter in vocabulary]] = True
 
     def for_training(self, ids: Ids, number: int) -> tuple[Ids, Ids]:

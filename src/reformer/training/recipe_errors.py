@@ -16,16 +16,23 @@ def first_error(
     file: RecipeFile, prefix: Key, values: Any, errors: list[ErrorDetails], known_keys: Iterable[str]
 ) -> UserError:
     """The first of pydantic's errors, as one line with its place; `values` are those at `prefix`."""
+    return file.error(*first_message(prefix, values, errors, known_keys))
+
+
+def first_message(
+    prefix: Key, values: Any, errors: list[ErrorDetails], known_keys: Iterable[str]
+) -> tuple[Key, str]:
+    """What `first_error` says, and of which key."""
     first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     key = _key_within(values, first["loc"])
     same_place = [error for error in errors if _key_within(values, error["loc"]) == key]
     full_key = prefix + key
     if first["type"] == "extra_forbidden":
-        return file.error(full_key, f"unknown key {dotted(full_key)}; {_suggestion(full_key, known_keys)}")
+        return full_key, f"unknown key {dotted(full_key)}; {_suggestion(full_key, known_keys)}"
     if first["type"] == "missing":
-        return file.error(full_key, f"missing key {dotted((*full_key, first['loc'][-1]))}")
+        return full_key, f"missing key {dotted((*full_key, first['loc'][-1]))}"
     expected = " or ".join(dict.fromkeys(_expectation(error) for error in same_place))
-    return file.error(full_key, f"{dotted(full_key)}: expected {expected}, got {short(first['input'])}")
+    return full_key, f"{dotted(full_key)}: expected {expected}, got {short(first['input'])}"
 
 
 def _key_within(values: Any, loc: Key) -> Key:

@@ -126,7 +126,7 @@ class LanguageModelling:
             training.seed,
             items_per_step,
             other_strand=recipe.data.reverse_complement,
-            masking=None if recipe.is_decoder else Masking(data.train, training.seed),
+            masking=None if recipe.is_decoder else Masking(data.train.vocabulary, training.seed),
             mutated_copies=MutatedCopies(share, training.seed) if share else None,
         )
 

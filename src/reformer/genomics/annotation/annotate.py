@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,48 +61,48 @@ class AnnotatedRecord:
 Take = Callable[["Record", int, npt.NDArray[np.float32]], None]
 
 
-def annotate_record(
+def annotate_sequence(
     annotator: Annotator,
-    array: TokenArray,
-    record: Record,
+    name: str,
+    tokens: npt.NDArray[np.uint8],
     windows: Windows,
     *,
     both_strands: bool = True,
     open_ends: bool = False,
-    take: Take | None = None,
+    take: Callable[[int, npt.NDArray[np.float32]], None] | None = None,
     brought_over: BroughtOver | None = None,
 ) -> AnnotatedRecord:
-    """Predicts and decodes one record.
+    """Predicts and decodes one sequence.
 
     Args:
         annotator: the model.
-        array: the genome.
-        record: one of its records.
-        windows: how a long record is cut.
+        name: the sequence's.
+        tokens: its nucleotide token ids ``[bases]``.
+        windows: how a long sequence is cut.
         both_strands: average over both strands.
-        open_ends: whether genes may go on beyond the record's ends.
-        take: called with the record, the first base and the probabilities ``[bases, classes]`` of each
-            stretch, from left to right.
-        brought_over: what the model's relatives say of the record, if they have been asked.
+        open_ends: whether genes may go on beyond the sequence's ends.
+        take: called with the first base and the probabilities ``[bases, classes]`` of each stretch, from left
+            to right.
+        brought_over: what the model's relatives say of the sequence, if they have been asked.
     """
     settings = annotator.settings
     decoder = settings.decoder(open_ends=open_ends, free_start=False)
     finder = RunFinder(settings.scheme, settings.shortest_runs)
     return_large_memory()
-    for start, end, inner in windows.of(record.length):
-        tokens = array.window(record.start + start, end - start)
-        said = annotator.bring_over(tokens) if brought_over is None else brought_over[start:end]
-        probabilities = annotator.probabilities(tokens, both_strands=both_strands, brought_over=said)[inner]
+    for start, end, inner in windows.of(len(tokens)):
+        window = tokens[start:end]
+        said = annotator.bring_over(window) if brought_over is None else brought_over[start:end]
+        probabilities = annotator.probabilities(window, both_strands=both_strands, brought_over=said)[inner]
         if decoder is not None:
-            letters = tokens[inner].tobytes().translate(LETTER_OF_TOKEN)
+            letters = window[inner].tobytes().translate(LETTER_OF_TOKEN)
             decoder.feed(letters, probabilities, said and said[inner])
         finder.feed(probabilities)
         if take is not None:
-            take(record, start + inner.start, probabilities)
+            take(start + inner.start, probabilities)
     runs = finder.finish()
     genes = with_utrs([] if decoder is None else decoder.finish(), runs)
     beside = beside_exons(runs, genes, settings.scheme, settings.shortest_runs)
-    return AnnotatedRecord(record.name, record.length, genes, list(beside))
+    return AnnotatedRecord(name, len(tokens), genes, list(beside))
 
 
 def annotate_genome(
@@ -131,7 +132,8 @@ def annotate_genome(
         both_strands: average over both strands.
         open_ends: whether genes may go on beyond the ends of records.
         tracks: whether to write bigWig.
-        take: see `annotate_record`.
+        take: called with the record, the first base and the probabilities ``[bases, classes]`` of each
+            stretch, from left to right.
         on_progress: called with the number of bases that are done since the last call.
 
     Raises:
@@ -151,11 +153,11 @@ def annotate_genome(
         on_progress(len(probabilities))
 
     found = [
-        annotate_record(
-            *(annotator, array, record, windows),
+        annotate_sequence(
+            *(annotator, record.name, array.window(record.start, record.length), windows),
             both_strands=both_strands,
             open_ends=open_ends,
-            take=take_all,
+            take=partial(take_all, record),
             brought_over=brought_over,
         )
         for record, brought_over in _brought_over(annotator, array, windows)

@@ -135,6 +135,10 @@ class Classifier:
         """Whether a sequence and its reverse complement have the same probabilities."""
         return bool(getattr(getattr(self.model, "config", None), "rc_equivariant", False))
 
+    def inputs(self, sequences: list[npt.NDArray[np.uint8]]) -> dict[str, torch.Tensor]:
+        """What the model takes of a batch of nucleotide token ids ``[bases]``."""
+        return padded(self.settings.encoding, sequences, self.is_rc_equivariant)
+
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> Classifier:
         """Loads a model in eval mode from its folder, or that of its run or a checkpoint.
@@ -176,11 +180,22 @@ class Classifier:
             UserError: a sequence is longer than the model takes.
         """
         check_lengths(array, getattr(self.model, "config", None))
-        logits = np.zeros((len(array.records), len(self.settings.classes)), dtype=np.float32)
+        windows = [array.window(record.start, record.length) for record in array.records]
+        return self.logits_of(windows, other_strand=other_strand, process=process, on_progress=on_progress)
+
+    def logits_of(
+        self,
+        sequences: Sequence[npt.NDArray[np.uint8]],
+        *,
+        other_strand: bool = False,
+        process: tuple[int, int] = (0, 1),
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> Logits:
+        """The same of sequences in memory, nucleotide token ids ``[bases]`` each, none of them too long."""
+        logits = np.zeros((len(sequences), len(self.settings.classes)), dtype=np.float32)
         index, number = process
-        for rows in by_length(array.records.lengths.tolist(), _TOKENS_PER_BATCH)[index::number]:
-            records = [array.records[row] for row in rows]
-            windows = [array.window(record.start, record.length) for record in records]
+        for rows in by_length([len(one) for one in sequences], _TOKENS_PER_BATCH)[index::number]:
+            windows = [sequences[row] for row in rows]
             if other_strand:
                 windows = [reverse_complement(window) for window in windows]
             logits[rows] = self.read(windows)
@@ -189,7 +204,7 @@ class Classifier:
 
     def read(self, sequences: Sequence[Tokens]) -> Logits:
         """Logits ``[sequences, classes]`` of nucleotide token ids, ``[bases]`` each, read in one pass."""
-        batch = padded(self.settings.encoding, sequences, self.is_rc_equivariant)
+        batch = self.inputs(list(sequences))
         device = getattr(self.model, "device", "cpu")
         with torch.no_grad():
             logits = self.model(**{name: values.to(device) for name, values in batch.items()}).logits

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from reformer.errors import UserError
-from reformer.genomics.base_encoding import known_bases
 from reformer.genomics.coordinates import Interval
 from reformer.genomics.formats.tracks import BigWig, write_bigwig
 from reformer.genomics.plotted import shown_region
@@ -104,7 +103,8 @@ def predict(model: Path, genome: Path, out: Path, options: Options, device: str 
             for record in array.records:
                 return_large_memory()
                 for start, end, inner in options.windows.of(record.length):
-                    values = _values(predictor, array, record, start, end, options.both_strands)[inner]
+                    window = array.window(record.start + start, end - start)
+                    values = predictor.predict_known(window, both_strands=options.both_strands)[inner]
                     first = start + inner.start
                     spool.write(record.start + first, values)
                     _keep(shown, region, record, first, values)
@@ -139,16 +139,6 @@ def predict(model: Path, genome: Path, out: Path, options: Options, device: str 
     ]
     lines += [f"{'note':14}{note}"] if note else []
     return [*lines, f"{'tracks':14}{out / TRACKS}", f"{'report':14}{out / REPORT_FILE}"]
-
-
-def _values(
-    predictor: TrackPredictor, array: TokenArray, record: Record, start: int, end: int, both_strands: bool
-) -> npt.NDArray[np.float32]:
-    """Predictions ``[bases, tracks]`` of a window, NaN where the base is unknown."""
-    tokens = array.window(record.start + start, end - start)
-    values = predictor.predict(tokens, both_strands=both_strands)
-    values[~known_bases(tokens)] = np.nan
-    return values
 
 
 def _keep(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from reformer.data.nucleotides import reverse_complement
 from reformer.data.vocabularies import LowerCase
 from reformer.errors import UserError
+from reformer.genomics.base_encoding import known_bases
 from reformer.genomics.tracks.levels import Levels
 from reformer.training.atomic import write_text_atomically
 from reformer.training.json_file import read_json
@@ -124,6 +125,14 @@ class TrackPredictor:
             levels.expected(probabilities[..., track, :]) for track, levels in enumerate(self.settings.levels)
         ]
         return np.stack(columns, axis=-1)
+
+    def predict_known(
+        self, tokens: npt.NDArray[np.uint8], *, both_strands: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """The same, but NaN where a base is unknown."""
+        values = self.predict(tokens, both_strands=both_strands)
+        values[~known_bases(tokens)] = np.nan
+        return values
 
     def probabilities(
         self, tokens: npt.NDArray[np.uint8], *, both_strands: bool = True
