@@ -33,7 +33,7 @@ def scan(
     from reformer.genomics.genome import Genome
     from reformer.genomics.motifs.scan import scan, write_matches
     from reformer.genomics.provenance import provenance, provenance_beside
-    from reformer.genomics.variants.mutagenesis import regions_of
+    from reformer.genomics.regions import regions_of
     from reformer.training.atomic import check_writable
     from reformer.training.progress import progress_bar
 

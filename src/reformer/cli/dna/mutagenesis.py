@@ -42,7 +42,8 @@ def mutagenesis(
     from reformer.errors import UserError
     from reformer.genomics.genome import Genome
     from reformer.genomics.provenance import provenance
-    from reformer.genomics.variants.mutagenesis import REPORT_FILE, mutate, regions_of
+    from reformer.genomics.regions import regions_of
+    from reformer.genomics.variants.mutagenesis import REPORT_FILE, mutate
     from reformer.genomics.variants.scorers import load_first_order_scorer, load_scorer
     from reformer.genomics.variants.scoring import check_window
     from reformer.training.progress import progress_bar

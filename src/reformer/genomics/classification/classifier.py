@@ -15,7 +15,7 @@ import torch
 from reformer.data.nucleotides import reverse_complement
 from reformer.errors import UserError
 from reformer.genomics.base_encoding import BaseEncoding
-from reformer.genomics.classification.batches import Tokens, padded
+from reformer.genomics.classification.batches import padded
 from reformer.genomics.classification.metrics import (
     Classified,
     OneLabel,
@@ -193,22 +193,18 @@ class Classifier:
     ) -> Logits:
         """The same of sequences in memory, nucleotide token ids ``[bases]`` each, none of them too long."""
         logits = np.zeros((len(sequences), len(self.settings.classes)), dtype=np.float32)
+        device = getattr(self.model, "device", "cpu")
         index, number = process
         for rows in by_length([len(one) for one in sequences], _TOKENS_PER_BATCH)[index::number]:
             windows = [sequences[row] for row in rows]
             if other_strand:
                 windows = [reverse_complement(window) for window in windows]
-            logits[rows] = self.read(windows)
+            batch = {name: values.to(device) for name, values in self.inputs(windows).items()}
+            with torch.no_grad():
+                found = self.model(**batch).logits
+            logits[rows] = found.float().cpu().numpy()
             on_progress(sum(map(len, windows)))
         return logits
-
-    def read(self, sequences: Sequence[Tokens]) -> Logits:
-        """Logits ``[sequences, classes]`` of nucleotide token ids, ``[bases]`` each, read in one pass."""
-        batch = self.inputs(list(sequences))
-        device = getattr(self.model, "device", "cpu")
-        with torch.no_grad():
-            logits = self.model(**{name: values.to(device) for name, values in batch.items()}).logits
-        return logits.float().cpu().numpy()  # type: ignore[no-any-return]
 
 
 def check_lengths(array: TokenArray, config: Any) -> None:

@@ -16,9 +16,9 @@ from reformer.genomics.design.goals import Goal
 from reformer.genomics.design.report import write_design_report
 from reformer.genomics.genome import Genome
 from reformer.genomics.provenance import PROVENANCE_FILE, Provenance, write_provenance
+from reformer.genomics.regions import regions_of
 from reformer.genomics.sampling import Sequence, write_fasta
 from reformer.genomics.strands import StrandedSequence
-from reformer.genomics.variants.mutagenesis import regions_of
 from reformer.training.atomic import atomic_folder
 
 DESIGNED_FILE, STEPS_FILE, REPORT_FILE = "designed.fa", "steps.tsv", "report.html"

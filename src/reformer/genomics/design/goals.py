@@ -135,7 +135,7 @@ def _label(classifier: Classifier, name: str) -> Callable[[Sequence[str]], Value
     number = settings.classes.index(name)
 
     def values(sequences: Sequence[str]) -> Values:
-        logits = classifier.read(list(_ids(sequences, "fold")))
+        logits = classifier.logits_of(list(_ids(sequences, "fold")))
         return settings.log_probabilities(logits)[:, number]
 
     return values
